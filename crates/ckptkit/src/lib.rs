@@ -1,0 +1,1 @@
+//! Opens, inspects and converts model checkpoints of every format.

@@ -1,0 +1,1 @@
+//! Reads torch.distributed.checkpoint directories.

@@ -1,0 +1,1 @@
+//! Reads NVIDIA NeMo archives where they lie.

@@ -1,0 +1,1 @@
+//! Reads what torch.save has written, in every form, without Python and without running code.
