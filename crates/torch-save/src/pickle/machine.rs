@@ -1,0 +1,681 @@
+//! Runs the opcodes of a pickle over an arena instead of Python objects.
+//!
+//! Source of truth: CPython's `pickle.py` and `pickletools.py`. Every length is checked against
+//! the bytes that are left before anything is allocated for it.
+
+use std::collections::HashMap;
+
+use ckptkit_core::{Error, Limits, Result};
+
+use super::bigint;
+use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span};
+use super::text;
+
+pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph> {
+    if bytes.len() as u64 > limits.pickle_bytes || u32::try_from(bytes.len()).is_err() {
+        return Err(Error::limit(format!(
+            "the pickle has {} bytes, the limit is {}",
+            bytes.len(),
+            limits.pickle_bytes
+        )));
+    }
+    let mut machine = Machine {
+        end: bytes.len(),
+        at: 0,
+        opcode_at: 0,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: Vec::new(),
+        sparse_memo: HashMap::new(),
+        memo_len: 0,
+        interned: HashMap::new(),
+        limits,
+        graph: Graph {
+            nodes: Vec::with_capacity(bytes.len() / 8),
+            edges: Vec::new(),
+            muts: Vec::new(),
+            globals: Vec::new(),
+            heap: bytes,
+            root: 0,
+            protocol: 0,
+            consumed: 0,
+        },
+    };
+    match machine.run() {
+        Ok(()) => Ok(machine.graph),
+        Err(e) => Err(e.at(machine.opcode_at as u64).within("pickle")),
+    }
+}
+
+struct Machine<'l> {
+    graph: Graph,
+    /// Where the pickle's own bytes end in the heap; decoded text is appended behind.
+    end: usize,
+    at: usize,
+    opcode_at: usize,
+    stack: Vec<u32>,
+    marks: Vec<usize>,
+    memo: Vec<u32>,
+    sparse_memo: HashMap<u64, u32>,
+    memo_len: u64,
+    interned: HashMap<(Vec<u8>, Vec<u8>), u32>,
+    limits: &'l Limits,
+}
+
+const ABSENT: u32 = u32::MAX;
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<()> {
+        loop {
+            self.opcode_at = self.at;
+            let opcode = self.take::<1>()?[0];
+            match opcode {
+                b'.' => {
+                    self.graph.root = self.pop()?;
+                    self.graph.consumed = self.at;
+                    return Ok(());
+                }
+                0x80 => {
+                    let protocol = self.take::<1>()?[0];
+                    if protocol > 5 {
+                        return Err(Error::unsupported(format!(
+                            "pickle protocol {protocol}; protocols 0 to 5 are known"
+                        )));
+                    }
+                    self.graph.protocol = protocol;
+                }
+                0x95 => {
+                    let len = u64::from_le_bytes(self.take()?);
+                    if len > (self.end - self.at) as u64 {
+                        return Err(self.truncated(len));
+                    }
+                }
+                b'(' => {
+                    if self.marks.len() >= self.limits.stack {
+                        return Err(Error::limit("more marks than the limit allows"));
+                    }
+                    self.marks.push(self.stack.len());
+                }
+                b'0' => {
+                    if self.marks.last() == Some(&self.stack.len()) {
+                        self.marks.pop();
+                    } else {
+                        self.pop()?;
+                    }
+                }
+                b'1' => {
+                    self.pop_mark()?;
+                }
+                b'2' => {
+                    let top = self.top()?;
+                    self.push(top)?;
+                }
+                b'a' | b'e' | b's' | b'u' | 0x90 | b'b' => self.mutate(opcode)?,
+                b'p' | b'q' | b'r' | 0x94 | b'g' | b'h' | b'j' => self.memoize(opcode)?,
+                _ => {
+                    let repr = self.construct(opcode)?;
+                    if let Some(repr) = repr {
+                        let id = self.node(repr)?;
+                        self.push(id)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The opcodes that make a new node; `None` when one pushed its node itself.
+    fn construct(&mut self, opcode: u8) -> Result<Option<Repr>> {
+        Ok(Some(match opcode {
+            b'N' => Repr::None,
+            0x88 => Repr::Bool(true),
+            0x89 => Repr::Bool(false),
+            b'J' => Repr::Int(i64::from(i32::from_le_bytes(self.take()?))),
+            b'K' => Repr::Int(i64::from(self.take::<1>()?[0])),
+            b'M' => Repr::Int(i64::from(u16::from_le_bytes(self.take()?))),
+            b'G' => Repr::Float(f64::from_be_bytes(self.take()?)),
+            b'I' | b'L' | b'F' => self.number_text(opcode)?,
+            0x8a => {
+                let len = u64::from(self.take::<1>()?[0]);
+                self.long(len)?
+            }
+            0x8b => {
+                let len = i32::from_le_bytes(self.take()?);
+                let len = u64::try_from(len)
+                    .map_err(|_| Error::malformed(format!("an integer of {len} bytes")))?;
+                self.long(len)?
+            }
+            b'X' => self.sized::<4>(Repr::Str)?,
+            0x8c => self.sized::<1>(Repr::Str)?,
+            0x8d => self.sized::<8>(Repr::Str)?,
+            b'B' => self.sized::<4>(Repr::Bytes)?,
+            b'C' => self.sized::<1>(Repr::Bytes)?,
+            0x8e => self.sized::<8>(Repr::Bytes)?,
+            0x96 => self.sized::<8>(Repr::ByteArray)?,
+            b'T' => {
+                let Repr::Bytes(span) = self.sized::<4>(Repr::Bytes)? else { return Ok(None) };
+                self.python2_string(span)
+            }
+            b'U' => {
+                let Repr::Bytes(span) = self.sized::<1>(Repr::Bytes)? else { return Ok(None) };
+                self.python2_string(span)
+            }
+            b'S' => {
+                let line = self.line()?;
+                let span = self.decode(line, text::quoted_string, "a quoted string")?;
+                self.python2_string(span)
+            }
+            b'V' => {
+                let line = self.line()?;
+                Repr::Str(self.decode(line, text::raw_unicode_escape, "escaped text")?)
+            }
+            b']' => Repr::List,
+            b'}' => Repr::Dict,
+            0x8f => Repr::Set,
+            b')' => self.tuple(0)?,
+            0x85 => self.tuple(1)?,
+            0x86 => self.tuple(2)?,
+            0x87 => self.tuple(3)?,
+            b't' => {
+                let items = self.pop_mark()?;
+                Repr::Tuple(self.edges(&items)?)
+            }
+            0x91 => {
+                let items = self.pop_mark()?;
+                Repr::FrozenSet(self.edges(&items)?)
+            }
+            b'l' | b'd' => {
+                let items = self.pop_mark()?;
+                let (repr, kind) = if opcode == b'l' {
+                    (Repr::List, MutKind::Append)
+                } else {
+                    (Repr::Dict, MutKind::SetItems)
+                };
+                let id = self.node(repr)?;
+                self.push(id)?;
+                self.record(id, kind, &items)?;
+                return Ok(None);
+            }
+            b'c' => {
+                let module = self.line()?;
+                let name = self.line()?;
+                self.global(module, name)?
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                match (self.repr(module), self.repr(name)) {
+                    (Repr::Str(module), Repr::Str(name)) => self.global(module, name)?,
+                    _ => return Err(Error::malformed("a global's module and name are not text")),
+                }
+            }
+            b'i' => {
+                let module = self.line()?;
+                let name = self.line()?;
+                let items = self.pop_mark()?;
+                let class = self.global(module, name)?;
+                let class = self.node(class)?;
+                self.called(class, &items)?
+            }
+            b'o' => {
+                let items = self.pop_mark()?;
+                let Some((&class, args)) = items.split_first() else {
+                    return Err(Error::malformed("an object without a class"));
+                };
+                self.called(class, args)?
+            }
+            b'R' => {
+                let (args, callable) = (self.pop()?, self.pop()?);
+                Repr::Reduce(callable, args)
+            }
+            0x81 => {
+                let (args, class) = (self.pop()?, self.pop()?);
+                Repr::NewObj(class, args)
+            }
+            0x92 => {
+                let (kwargs, args, class) = (self.pop()?, self.pop()?, self.pop()?);
+                Repr::NewObjEx(class, args, kwargs)
+            }
+            b'P' => {
+                let line = self.line()?;
+                let id = self.node(Repr::Str(line))?;
+                Repr::PersId(id)
+            }
+            b'Q' => Repr::PersId(self.pop()?),
+            0x82..=0x84 => {
+                return Err(Error::unsupported(
+                    "an extension code (EXT), whose meaning is not in the file",
+                ));
+            }
+            0x97 | 0x98 => {
+                return Err(Error::unsupported("an out-of-band buffer, which is not in the file"));
+            }
+            other => {
+                return Err(Error::malformed(format!("{other:#04x} is no pickle opcode"))
+                    .hint("this is not a pickle, or it is damaged"));
+            }
+        }))
+    }
+
+    fn mutate(&mut self, opcode: u8) -> Result<()> {
+        match opcode {
+            b'a' => {
+                let item = self.pop()?;
+                let to = self.top()?;
+                self.record(to, MutKind::Append, &[item])
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                let to = self.top()?;
+                self.record(to, MutKind::SetItems, &[key, value])
+            }
+            b'b' => {
+                let state = self.pop()?;
+                let to = self.top()?;
+                self.link(
+                    to,
+                    MutRecord { kind: MutKind::Build, start: state, len: 1, next: NO_MUT },
+                )
+            }
+            _ => {
+                let kind = match opcode {
+                    b'e' => MutKind::Append,
+                    b'u' => MutKind::SetItems,
+                    _ => MutKind::AddItems,
+                };
+                let items = self.pop_mark()?;
+                let to = self.top()?;
+                self.record(to, kind, &items)
+            }
+        }
+    }
+
+    fn memoize(&mut self, opcode: u8) -> Result<()> {
+        let index = match opcode {
+            0x94 => self.memo_len,
+            b'q' | b'h' => u64::from(self.take::<1>()?[0]),
+            b'r' | b'j' => u64::from(u32::from_le_bytes(self.take()?)),
+            _ => {
+                let line = self.line()?;
+                let text = std::str::from_utf8(self.graph.slice(line)).unwrap_or("");
+                text.trim()
+                    .parse()
+                    .map_err(|_| Error::malformed(format!("{text:?} is no memo index")))?
+            }
+        };
+        if matches!(opcode, b'g' | b'h' | b'j') {
+            let dense = usize::try_from(index)
+                .ok()
+                .and_then(|i| self.memo.get(i))
+                .copied()
+                .filter(|&id| id != ABSENT);
+            let id = dense.or_else(|| self.sparse_memo.get(&index).copied());
+            let id = id.ok_or_else(|| {
+                Error::malformed(format!("memo entry {index} is read before it is written"))
+            })?;
+            return self.push(id);
+        }
+        let id = self.top()?;
+        self.memo_len += 1;
+        // Pickles number their memo densely; an index far ahead must not size an array.
+        match usize::try_from(index) {
+            Ok(i) if i <= self.memo.len() + 64 => {
+                if i >= self.memo.len() {
+                    self.memo.resize(i + 1, ABSENT);
+                }
+                self.memo[i] = id;
+                self.sparse_memo.remove(&index);
+            }
+            _ => {
+                self.sparse_memo.insert(index, id);
+            }
+        }
+        Ok(())
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes =
+            self.graph.heap[..self.end].get(self.at..self.at + N).and_then(|b| b.try_into().ok());
+        let bytes = bytes.ok_or_else(|| self.truncated(N as u64))?;
+        self.at += N;
+        Ok(bytes)
+    }
+
+    fn span(&mut self, len: u64) -> Result<Span> {
+        if len > (self.end - self.at) as u64 {
+            return Err(self.truncated(len));
+        }
+        let span = Span { start: narrow(self.at), len: narrow(usize::try_from(len).unwrap_or(0)) };
+        self.at += span.len as usize;
+        Ok(span)
+    }
+
+    fn sized<const N: usize>(&mut self, make: fn(Span) -> Repr) -> Result<Repr> {
+        let mut len = [0; 8];
+        len[..N].copy_from_slice(&self.take::<N>()?);
+        let span = self.span(u64::from_le_bytes(len))?;
+        Ok(make(span))
+    }
+
+    fn line(&mut self) -> Result<Span> {
+        let rest = &self.graph.heap[self.at..self.end];
+        let len = rest
+            .iter()
+            .position(|&b| b == b'\n')
+            .ok_or_else(|| self.truncated(rest.len() as u64 + 1))?;
+        let span = self.span(len as u64)?;
+        self.at += 1;
+        Ok(match self.graph.slice(span) {
+            [.., b'\r'] => Span { len: span.len - 1, ..span },
+            _ => span,
+        })
+    }
+
+    fn decode(
+        &mut self,
+        line: Span,
+        decode: fn(&[u8], &mut Vec<u8>) -> Option<()>,
+        what: &str,
+    ) -> Result<Span> {
+        let mut out = Vec::new();
+        decode(self.graph.slice(line), &mut out)
+            .ok_or_else(|| Error::malformed(format!("{what} is not well-formed")))?;
+        self.append(&out)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<Span> {
+        let start = self.graph.heap.len();
+        if u32::try_from(start + bytes.len()).is_err() {
+            return Err(Error::limit("decoded text does not fit"));
+        }
+        self.graph.heap.extend_from_slice(bytes);
+        Ok(Span { start: narrow(start), len: narrow(bytes.len()) })
+    }
+
+    /// Python 2's `str`: text where it is UTF-8, bytes elsewhere.
+    fn python2_string(&self, span: Span) -> Repr {
+        if std::str::from_utf8(self.graph.slice(span)).is_ok() {
+            Repr::Str(span)
+        } else {
+            Repr::Bytes(span)
+        }
+    }
+
+    fn long(&mut self, len: u64) -> Result<Repr> {
+        let span = self.span(len)?;
+        Ok(bigint::to_i64(self.graph.slice(span)).map_or(Repr::BigInt(span), Repr::Int))
+    }
+
+    fn number_text(&mut self, opcode: u8) -> Result<Repr> {
+        let line = self.line()?;
+        let text = std::str::from_utf8(self.graph.slice(line)).unwrap_or("").trim().to_owned();
+        let bad = || Error::malformed(format!("{text:?} is no number"));
+        match (opcode, text.as_str()) {
+            (b'I', "00") => return Ok(Repr::Bool(false)),
+            (b'I', "01") => return Ok(Repr::Bool(true)),
+            (b'F', t) => return t.parse().map(Repr::Float).map_err(|_| bad()),
+            _ => {}
+        }
+        let digits = text.strip_suffix('L').unwrap_or(&text);
+        if let Ok(i) = digits.parse() {
+            return Ok(Repr::Int(i));
+        }
+        let bytes = bigint::from_decimal(digits).ok_or_else(bad)?;
+        let span = self.append(&bytes)?;
+        Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::Int))
+    }
+
+    fn global(&mut self, module: Span, name: Span) -> Result<Repr> {
+        let key = (self.graph.slice(module).to_vec(), self.graph.slice(name).to_vec());
+        if std::str::from_utf8(&key.0).is_err() || std::str::from_utf8(&key.1).is_err() {
+            return Err(Error::malformed("a global's name is not UTF-8"));
+        }
+        let next = narrow(self.graph.globals.len());
+        let index = *self.interned.entry(key).or_insert(next);
+        if index == next {
+            self.graph.globals.push((module, name));
+        }
+        Ok(Repr::Global(index))
+    }
+
+    fn called(&mut self, class: u32, args: &[u32]) -> Result<Repr> {
+        let args = Repr::Tuple(self.edges(args)?);
+        Ok(Repr::Reduce(class, self.node(args)?))
+    }
+
+    fn tuple(&mut self, n: usize) -> Result<Repr> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() < floor + n {
+            return Err(underflow());
+        }
+        let items = self.stack.split_off(self.stack.len() - n);
+        Ok(Repr::Tuple(self.edges(&items)?))
+    }
+
+    fn repr(&self, id: u32) -> Repr {
+        self.graph.nodes[id as usize].repr
+    }
+
+    fn node(&mut self, repr: Repr) -> Result<u32> {
+        if self.graph.nodes.len() >= self.limits.nodes {
+            return Err(Error::limit(format!("more than {} objects", self.limits.nodes)));
+        }
+        let id = narrow(self.graph.nodes.len());
+        self.graph.nodes.push(Node { repr, first_mut: NO_MUT, last_mut: NO_MUT });
+        Ok(id)
+    }
+
+    fn edges(&mut self, ids: &[u32]) -> Result<Span> {
+        let start = self.graph.edges.len();
+        if u32::try_from(start + ids.len()).is_err() {
+            return Err(Error::limit("more references than the limit allows"));
+        }
+        self.graph.edges.extend(ids.iter().map(|&id| NodeId(id)));
+        Ok(Span { start: narrow(start), len: narrow(ids.len()) })
+    }
+
+    fn record(&mut self, to: u32, kind: MutKind, ids: &[u32]) -> Result<()> {
+        if kind == MutKind::SetItems && ids.len() % 2 != 0 {
+            return Err(Error::malformed("a key without a value"));
+        }
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let span = self.edges(ids)?;
+        self.link(to, MutRecord { kind, start: span.start, len: span.len, next: NO_MUT })
+    }
+
+    fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
+        let index = narrow(self.graph.muts.len());
+        if index == NO_MUT {
+            return Err(Error::limit("more changes than the limit allows"));
+        }
+        let last = self.graph.nodes[to as usize].last_mut;
+        // A container that is filled in batches stays one run of edges.
+        if let Some(previous) = self.graph.muts.get_mut(last as usize) {
+            if previous.kind == record.kind
+                && record.kind != MutKind::Build
+                && previous.start + previous.len == record.start
+            {
+                previous.len += record.len;
+                return Ok(());
+            }
+            previous.next = index;
+        }
+        self.graph.muts.push(record);
+        let node = &mut self.graph.nodes[to as usize];
+        node.last_mut = index;
+        if node.first_mut == NO_MUT {
+            node.first_mut = index;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, id: u32) -> Result<()> {
+        if self.stack.len() >= self.limits.stack {
+            return Err(Error::limit(format!(
+                "more than {} objects on the stack",
+                self.limits.stack
+            )));
+        }
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn top(&self) -> Result<u32> {
+        match self.stack.last() {
+            Some(&id) if self.stack.len() > self.marks.last().copied().unwrap_or(0) => Ok(id),
+            _ => Err(underflow()),
+        }
+    }
+
+    fn pop(&mut self) -> Result<u32> {
+        let id = self.top()?;
+        self.stack.pop();
+        Ok(id)
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<u32>> {
+        let mark = self
+            .marks
+            .pop()
+            .ok_or_else(|| Error::malformed("a group of objects ends that was never begun"))?;
+        if mark > self.stack.len() {
+            return Err(underflow());
+        }
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn truncated(&self, wanted: u64) -> Error {
+        let left = self.end - self.at;
+        Error::malformed(format!(
+            "the pickle ends early: {wanted} bytes are wanted, {left} are left"
+        ))
+        .hint("the file is cut short or damaged: copy it again")
+    }
+}
+
+fn underflow() -> Error {
+    Error::malformed("an object is taken from an empty stack").hint("the pickle is damaged")
+}
+
+/// Everything numbered here is bounded by the pickle's length, which fits.
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::{Kind, Mut};
+    use super::*;
+
+    fn parse(bytes: &[u8]) -> Result<Graph> {
+        run(bytes.to_vec(), &Limits::default())
+    }
+
+    fn refused(bytes: &[u8]) -> String {
+        parse(bytes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn protocol_0_text() {
+        // pickle.dumps({'a': [1, 2**70, True, None, 1.5]}, 0), as CPython 3.11 writes it.
+        let g = parse(b"(dp0\nVa\np1\n(lp2\nI1\naL1180591620717411303424L\naI01\naNaF1.5\nas.")
+            .unwrap();
+        let (key, list) = g.root().pairs()[0];
+        assert_eq!(key.as_str(), Some("a"));
+        let items = list.items();
+        assert_eq!(items[0].as_int(), Some(1));
+        assert!(
+            matches!(items[1].kind(), Kind::BigInt(b) if bigint::decimal(b) == "1180591620717411303424")
+        );
+        assert_eq!(items[2].kind(), Kind::Bool(true));
+        assert!(items[3].is_none());
+        assert_eq!(items[4].as_f64(), Some(1.5));
+    }
+
+    #[test]
+    fn sharing_and_cycles_survive() {
+        // l = []; l.append(l)
+        let g = parse(b"\x80\x02]q\x00h\x00a.").unwrap();
+        assert_eq!(g.root().items()[0].id(), g.root().id());
+    }
+
+    #[test]
+    fn calls_are_data() {
+        let g = parse(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00trueq\x00\x85R.").unwrap();
+        let (callable, args) = g.root().call().unwrap();
+        assert!(callable.as_global().unwrap().is("os", "system"));
+        assert_eq!(args[0].as_str(), Some("true"));
+        assert_eq!(g.globals().map(|g| g.to_string()).collect::<Vec<_>>(), ["os.system"]);
+    }
+
+    #[test]
+    fn python_equality_of_keys() {
+        // {1: 'a', True: 'b', 1.0: 'c', '1': 'd'} set one by one.
+        let g = parse(b"\x80\x02}(K\x01U\x01a\x88U\x01bG\x3f\xf0\0\0\0\0\0\0U\x01cU\x011U\x01du.")
+            .unwrap();
+        let pairs = g.root().pairs();
+        assert_eq!(pairs.len(), 2);
+        assert_eq!(pairs[0].0.kind(), Kind::Int(1));
+        assert_eq!(pairs[0].1.as_str(), Some("c"));
+    }
+
+    #[test]
+    fn mutations_of_any_object_are_kept() {
+        let g = parse(b"\x80\x02cm\nC\n)\x81K\x01aK\x02K\x03s}b.").unwrap();
+        let muts: Vec<_> = g.root().muts().collect();
+        assert!(matches!(muts[..], [Mut::Append(_), Mut::SetItems(_), Mut::Build(_)]));
+    }
+
+    #[test]
+    fn a_memo_bomb_costs_what_it_weighs() {
+        let mut b = b"\x80\x02K\x01q\x00".to_vec();
+        for i in 0..60 {
+            b.extend_from_slice(&[b'h', i, b'h', i, 0x86, b'q', i + 1]);
+        }
+        b.push(b'.');
+        assert_eq!(parse(&b).unwrap().len(), 61);
+    }
+
+    #[test]
+    fn refusals() {
+        for (bytes, words) in [
+            (&b""[..], "ends early"),
+            (b"\x80\x02", "ends early"),
+            (b"\x80\x02X\xff\xff\xff\x7fa.", "2147483647 bytes are wanted"),
+            (b"\x80\x02\x8b\xff\xff\xff\xff.", "an integer of -1 bytes"),
+            (b"\x80\x02h\x05.", "memo entry 5"),
+            (b"\x80\x02t.", "never begun"),
+            (b"\x80\x02(.", "empty stack"),
+            (b"\x80\x02R.", "empty stack"),
+            (b"\x80\x06N.", "protocol 6"),
+            (b"\x80\x02\x82\x01.", "EXT"),
+            (b"\x80\x05\x97.", "out-of-band"),
+            (b"hello world", "memo entry"),
+            (b"\xff", "no pickle opcode"),
+            (b"\x80\x02}(K\x01u.", "key without a value"),
+            (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "ends early"),
+        ] {
+            assert!(refused(bytes).contains(words), "{bytes:?}: {}", refused(bytes));
+        }
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let mut b = b"\x80\x02".to_vec();
+        b.extend(std::iter::repeat_n(b')', 1));
+        b.extend(std::iter::repeat_n(0x85, 900_000));
+        b.push(b'.');
+        let g = parse(&b).unwrap();
+        assert_eq!(g.len(), 900_001);
+        drop(g);
+    }
+
+    #[test]
+    fn limits_hold() {
+        let mut limits = Limits::default();
+        limits.nodes = 3;
+        assert!(run(b"\x80\x02(NNNNt.".to_vec(), &limits).is_err());
+        limits.pickle_bytes = 2;
+        assert!(run(b"\x80\x02N.".to_vec(), &limits).is_err());
+    }
+}
