@@ -1,0 +1,150 @@
+"""Lightning modules for the fixtures, named `fixture_lightning.X` where pickled."""
+
+import tempfile
+
+import lightning.pytorch as pl
+import torch
+
+from fixture import fill
+from fixture_types import Net, TiedNet
+
+
+def without_paths(value, base):
+    """Replaces the run's own folder by `run` in strings and keys."""
+    if isinstance(value, str):
+        return value.replace(base, "run")
+    if isinstance(value, dict):
+        return type(value)((without_paths(k, base), without_paths(v, base)) for k, v in value.items())
+    return value
+
+
+class Data(pl.LightningDataModule):
+    def __init__(self, batch=2, name="toy"):
+        super().__init__()
+        self.save_hyperparameters()
+        self.seen = 4
+
+    def loader(self):
+        data = torch.utils.data.TensorDataset(torch.ones(4, 4))
+        return torch.utils.data.DataLoader(data, batch_size=self.hparams.batch)
+
+    train_dataloader = val_dataloader = loader
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+
+class Base(pl.LightningModule):
+    """Trains a tiny net; saved numbers are a pattern, so every machine saves the same."""
+
+    net_type = Net
+
+    def build(self):
+        self.net = self.net_type()
+
+    def loss(self, batch):
+        return self.net(batch[0]).square().mean()
+
+    def training_step(self, batch, _):
+        return self.loss(batch)
+
+    def validation_step(self, batch, _):
+        self.log("val_loss", torch.tensor(1.0 / (self.current_epoch + 1)))
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.001)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)]
+
+    def on_save_checkpoint(self, checkpoint):
+        fill(checkpoint["state_dict"].values())
+        for state in checkpoint.get("optimizer_states", []):
+            for values in state["state"].values():
+                fill(value for name, value in values.items() if name != "step")
+        for name in ("callbacks", "datamodule"):
+            if name in checkpoint:
+                checkpoint[name] = without_paths(checkpoint[name], self.trainer.default_root_dir)
+
+
+class Plain(Base):
+    def __init__(self, hidden=3, rate=0.001, name="plain", layers=(1, 2), nothing=None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build()
+
+
+class WithConfig(Base):
+    """Takes its hyper-parameters as one object, whatever that is."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.save_hyperparameters(config)
+        self.build()
+
+
+class WithObject(Base):
+    def __init__(self, point, kind=None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build()
+
+
+class Momentum(Plain):
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=3)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"},
+        }
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["extra"] = {"seen": {1, 2}, "history": [(0, 0.5), (1, 0.25)]}
+
+
+class Tied(Base):
+    net_type = TiedNet
+
+    def __init__(self):
+        super().__init__()
+        self.build()
+
+    def loss(self, batch):
+        return self.net(batch[0].long()).square().mean()
+
+
+class TwoOptimizers(Base):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.generator = torch.nn.Linear(4, 2)
+        self.critic = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, _):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(self.critic(self.generator(batch[0])).mean())
+            optimizer.step()
+
+    def configure_optimizers(self):
+        first = torch.optim.Adam(self.generator.parameters(), lr=0.01, amsgrad=True)
+        second = torch.optim.RMSprop(self.critic.parameters(), lr=0.02)
+        return [first, second], []
+
+
+def train(module, path, epochs=2, weights_only=False, **options):
+    with tempfile.TemporaryDirectory() as base:
+        callbacks = options.pop("callbacks", lambda _: [])(base)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=base,
+            callbacks=callbacks,
+            enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
+            **options,
+        )
+        trainer.fit(module, datamodule=Data())
+        trainer.save_checkpoint(path, weights_only=weights_only)
