@@ -7,6 +7,7 @@ import torch
 
 from fixture import fill
 from fixture_types import Net, TiedNet
+from processes import pattern
 
 
 def without_paths(value, base):
@@ -148,3 +149,47 @@ def train(module, path, epochs=2, weights_only=False, **options):
         )
         trainer.fit(module, datamodule=Data())
         trainer.save_checkpoint(path, weights_only=weights_only)
+
+
+class Parallel(Base):
+    def __init__(self, rate=0.01):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = torch.nn.Linear(4, 3)
+
+    def configure_model(self):
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=self.hparams.rate)
+
+    @torch.no_grad()
+    def on_train_end(self):
+        for start, (parameter, state) in enumerate(self.optimizers().state.items()):
+            pattern(parameter, start)
+            pattern(state["exp_avg"], start + 10)
+            pattern(state["exp_avg_sq"], start + 20)
+
+    def on_save_checkpoint(self, checkpoint):
+        pass
+
+
+def parallel_train(name):
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=strategy,
+        max_steps=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(Parallel(), datamodule=Data())
+    trainer.save_checkpoint(name)

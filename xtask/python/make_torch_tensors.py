@@ -4,7 +4,7 @@ import collections
 
 import torch
 
-from fixture import fill, fixture, main, numbers
+from fixture import fixture, main, numbers, raw
 from fixture_types import Tagged
 
 PLAIN = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8",
@@ -13,15 +13,6 @@ UNTYPED_INTS = ["uint16", "uint32", "uint64"]
 FLOAT8 = ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"]
 RAW = ["float4_e2m1fn_x2", "bits8", "bits1x8", "bits2x4", "bits4x2", "bits16", "complex32",
        "bcomplex32"]  # fmt: skip
-
-
-def raw(dtype, *shape):
-    """A tensor of a dtype without arithmetic, from bytes."""
-    size = torch.empty(0, dtype=dtype).element_size()
-    data = (torch.arange(int(torch.Size(shape).numel()) * size) * 29 + 3) % 256
-    tensor = torch.empty(0, dtype=dtype)
-    tensor.set_(data.to(torch.uint8).untyped_storage(), 0, shape)
-    return tensor
 
 
 @fixture("torch/dtypes_v2.pt", "every dtype with a typed storage (_rebuild_tensor_v2)", weights="")
