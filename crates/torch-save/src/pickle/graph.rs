@@ -209,6 +209,26 @@ impl Graph {
         NodeRef { graph: self, id }
     }
 
+    /// The graph of `None`, for containers that hold no object.
+    pub(crate) fn none() -> Self {
+        let node = Node { repr: Repr::None, first_mut: NO_MUT, last_mut: NO_MUT };
+        Self {
+            nodes: vec![node],
+            edges: Vec::new(),
+            muts: Vec::new(),
+            globals: Vec::new(),
+            heap: Vec::new(),
+            root: 0,
+            protocol: 0,
+            consumed: 0,
+        }
+    }
+
+    /// Every node, in the order in which the pickle made them.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeRef<'_>> {
+        (0..self.nodes.len()).map(|i| self.node(NodeId(u32::try_from(i).unwrap_or(0))))
+    }
+
     /// The number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {

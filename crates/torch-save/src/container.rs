@@ -1,0 +1,359 @@
+//! Which of torch's containers a file is, and where its storages lie.
+
+use ckptkit_core::{Dtype, Error, Key, Limits, Result, ResultExt, Section, TensorBytes};
+
+use crate::file::Verified;
+use crate::legacy::{self, Legacy};
+use crate::pickle::{Graph, Kind, NodeRef};
+use crate::rebuild::{self, Form, Spec, TensorKind};
+use crate::storage::StorageRef;
+use crate::tar_era::{self, TarEra};
+use crate::zip::Archive;
+
+/// The containers that torch.save and its relatives have written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Container {
+    /// A zip archive: torch 1.6 and later.
+    Zip,
+    /// A stream of pickles and storages: torch 0.1.10 to 1.5.
+    Legacy,
+    /// A tar archive: before 0.1.10.
+    TarEra,
+    /// A pickle without storages.
+    Pickle,
+    /// A TorchScript archive.
+    TorchScript,
+    /// A torch.export archive (`.pt2`).
+    TorchExport,
+}
+
+impl Container {
+    /// The word for it in listings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zip => "zip",
+            Self::Legacy => "legacy",
+            Self::TarEra => "tar-era",
+            Self::Pickle => "pickle",
+            Self::TorchScript => "torchscript",
+            Self::TorchExport => "torch-export",
+        }
+    }
+}
+
+/// One pickled object of the container.
+pub(crate) struct Object {
+    pub(crate) graph: Graph,
+    /// What stands before the paths in it.
+    pub(crate) prefix: Vec<Key>,
+    /// The folder of its storages.
+    pub(crate) folder: &'static str,
+}
+
+/// A tensor that no pickle describes (torch.export).
+pub(crate) struct Raw {
+    pub(crate) path: Vec<Key>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<u64>,
+    pub(crate) kind: TensorKind,
+    pub(crate) storage: u32,
+    pub(crate) bytes: TensorBytes,
+}
+
+enum Store {
+    None,
+    Zip(Archive),
+    Legacy(Legacy),
+    TarEra(TarEra),
+}
+
+/// An opened container. There is always an object; a torch.export archive's is `None`.
+pub(crate) struct Opened {
+    pub(crate) container: Container,
+    pub(crate) objects: Vec<Object>,
+    pub(crate) raw: Vec<Raw>,
+    pub(crate) big_endian: bool,
+    pub(crate) notes: Vec<String>,
+    store: Store,
+    name: String,
+}
+
+const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
+/// An empty zip archive: torch refuses it, but its kind is clear.
+const END_RECORD: &[u8] = b"PK\x05\x06";
+
+pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Opened> {
+    let head = section.head::<16>()?;
+    if head.is_empty() {
+        return Err(Error::malformed("the file is empty, expected what torch.save writes")
+            .hint("copy the file again"));
+    }
+    if head.starts_with(LOCAL_HEADER) || head.starts_with(END_RECORD) {
+        return open_zip(section, limits);
+    }
+    if head.starts_with(b"PYTORCH1") {
+        return Err(Error::unsupported("an archive of the torch 1.0 preview")
+            .hint("load and save it with torch 1.0 or later"));
+    }
+    if tar_era::detect(section) {
+        let tar = tar_era::open(section, limits)?;
+        let graph = tar.graph.clone();
+        return Ok(Opened::new(Container::TarEra, graph, Store::TarEra(tar), section));
+    }
+    if legacy::detect(section) {
+        let mut legacy = legacy::open(section, limits)?;
+        let notes = std::mem::take(&mut legacy.notes);
+        let graph = legacy.graph.clone();
+        return Ok(Opened {
+            notes,
+            ..Opened::new(Container::Legacy, graph, Store::Legacy(legacy), section)
+        });
+    }
+    if head.len() > 8
+        && head[8] == b'{'
+        && u64::from_le_bytes(head[..8].try_into().unwrap_or_default()) < section.len()
+    {
+        return Err(Error::malformed(
+            "this is a safetensors file, expected what torch.save writes",
+        )
+        .hint("open it as safetensors"));
+    }
+    open_pickle(section, limits)
+}
+
+fn open_pickle(section: &Section, limits: &Limits) -> Result<Opened> {
+    let not_a_pickle = |e: Error| {
+        Error::malformed(format!("this is nothing that torch.save has written: no zip archive, no legacy stream, and no pickle ({e})"))
+            .hint("check that the file is a checkpoint and was copied whole")
+    };
+    let (graph, end) = legacy::pickle_at(section, 0, limits).map_err(not_a_pickle)?;
+    // Text can look like a short pickle of protocol 0; real ones of that age say more than a name.
+    if graph.protocol() == 0 && graph.len() < 2 && end < section.len() {
+        return Err(not_a_pickle(Error::malformed(
+            "what follows the first object is something else",
+        )));
+    }
+    let mut opened = Opened::new(Container::Pickle, graph, Store::None, section);
+    if end < section.len() {
+        opened
+            .notes
+            .push(format!("{} bytes follow the pickle and are ignored", section.len() - end));
+    }
+    Ok(opened)
+}
+
+fn open_zip(section: &Section, limits: &Limits) -> Result<Opened> {
+    let archive = Archive::open(section, limits)?;
+    let mut notes = archive.notes().to_vec();
+    let text = |name: &str| -> Result<Option<String>> {
+        archive
+            .get(name)
+            .map(|m| Ok(String::from_utf8_lossy(&m.section()?.read(1024)?).trim().to_owned()))
+            .transpose()
+            .within(|| format!("member {name}"))
+    };
+    if text("archive_format")?.as_deref() == Some("pt2") {
+        return crate::export::open(section, archive, limits);
+    }
+    match text("version")? {
+        Some(version) => match version.parse::<u64>() {
+            Ok(1..=10) => {}
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "file format version {version:?}; versions 1 to 10 are known"
+                ))
+                .within("member version"));
+            }
+        },
+        None => notes.push("there is no member `version`, which every torch wants".into()),
+    }
+    let big_endian = match text("byteorder")?.as_deref() {
+        None | Some("little") => false,
+        Some("big") => true,
+        Some(other) => {
+            return Err(Error::malformed(format!("byte order {other:?}, expected little or big"))
+                .within("member byteorder"));
+        }
+    };
+    let mut pickle = |name: &str| -> Result<Graph> {
+        let member = archive.get(name).ok_or_else(|| {
+            Error::malformed(format!("the archive has no member {name}"))
+                .hint("it is a zip archive, but no checkpoint that torch.save wrote")
+        })?;
+        let bytes =
+            member.section()?.read(limits.pickle_bytes).within(|| format!("member {name}"))?;
+        let len = bytes.len();
+        let graph = Graph::parse(bytes, limits).within(|| format!("member {name}"))?;
+        if graph.consumed() < len {
+            notes.push(format!(
+                "{} bytes follow the pickle in {name} and are ignored",
+                len - graph.consumed()
+            ));
+        }
+        Ok(graph)
+    };
+    let graph = pickle("data.pkl")?;
+    let script = archive.get("constants.pkl").is_some();
+    let constants = if script { Some(pickle("constants.pkl")?) } else { None };
+    let container = if script { Container::TorchScript } else { Container::Zip };
+    let mut opened =
+        Opened { big_endian, notes, ..Opened::new(container, graph, Store::Zip(archive), section) };
+    if let Some(graph) = constants {
+        opened.objects.push(Object {
+            graph,
+            prefix: vec![Key::Str("constants".into())],
+            folder: "constants",
+        });
+    }
+    Ok(opened)
+}
+
+impl Opened {
+    fn new(container: Container, graph: Graph, store: Store, section: &Section) -> Self {
+        Self {
+            container,
+            objects: vec![Object { graph, prefix: Vec::new(), folder: "data" }],
+            raw: Vec::new(),
+            big_endian: false,
+            notes: Vec::new(),
+            store,
+            name: section.name().to_owned(),
+        }
+    }
+
+    /// A torch.export archive: raw tensors and no object.
+    pub(crate) fn export(
+        section: &Section,
+        archive: Archive,
+        raw: Vec<Raw>,
+        notes: Vec<String>,
+    ) -> Self {
+        Self {
+            raw,
+            notes,
+            ..Self::new(Container::TorchExport, Graph::none(), Store::Zip(archive), section)
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Describes a node of object `part` that is a tensor.
+    pub(crate) fn recognise<'a>(
+        &'a self,
+        _part: usize,
+        node: NodeRef<'a>,
+    ) -> Option<Result<Spec<'a>>> {
+        let Store::TarEra(tar) = &self.store else { return rebuild::recognise(node) };
+        match node.kind() {
+            Kind::PersId(id) => self.tar_tensor(tar, &tar_era::persistent_key(node.other(id))?),
+            _ => {
+                let spec = rebuild::recognise(node)?;
+                // A parameter around a persistent id.
+                Some(spec.and_then(|spec| match (&spec.form, node.call()) {
+                    (Form::Persistent, Some((_, args))) => {
+                        let data = args.first().and_then(|&d| self.recognise(0, d));
+                        let inner = data.unwrap_or_else(|| {
+                            Err(Error::malformed("a parameter's data is not in the archive"))
+                        })?;
+                        Ok(Spec {
+                            kind: TensorKind::Parameter,
+                            requires_grad: spec.requires_grad,
+                            ..inner
+                        })
+                    }
+                    _ => Ok(spec),
+                }))
+            }
+        }
+    }
+
+    fn tar_tensor<'a>(&self, tar: &TarEra, key: &str) -> Option<Result<Spec<'a>>> {
+        let tensor = tar.tensors.get(key)?;
+        let spec = tar.storages.get(&tensor.storage).map(|stored| {
+            let unit = stored.dtype.element_bytes().unwrap_or(1);
+            let storage = StorageRef {
+                key: tensor.storage.clone(),
+                dtype: Some(stored.dtype),
+                location: "cpu".into(),
+                numel: stored.bytes.len() / unit,
+                view: None,
+            };
+            let form = Form::Strided {
+                storage,
+                offset: tensor.offset,
+                strides: tensor.strides.clone(),
+                conj: false,
+                neg: false,
+            };
+            Spec {
+                kind: TensorKind::Plain,
+                dtype: stored.dtype,
+                shape: tensor.shape.clone(),
+                form,
+                requires_grad: false,
+                class: None,
+                parts: Vec::new(),
+            }
+        });
+        Some(spec.ok_or_else(|| {
+            Error::malformed(format!("storage {} is not in the archive", tensor.storage))
+        }))
+    }
+
+    /// The bytes of a storage of object `part`: as many as its id says.
+    pub(crate) fn storage(&self, part: usize, storage: &StorageRef) -> Result<Section> {
+        let missing = || {
+            Error::malformed("its bytes are not in the file")
+                .hint("the file is incomplete: copy it again")
+        };
+        let needed = storage.byte_len().ok_or_else(|| Error::malformed("its size overflows"))?;
+        let section = match &self.store {
+            Store::None => return Err(missing()),
+            Store::TarEra(tar) => tar.storages.get(&storage.key).ok_or_else(missing)?.bytes.clone(),
+            Store::Legacy(legacy) => legacy.storages.get(&storage.key).ok_or_else(missing)?.clone(),
+            Store::Zip(archive) => {
+                let folder = self.objects.get(part).map_or("data", |o| o.folder);
+                let member = format!("{folder}/{}", storage.key);
+                archive
+                    .get(&member)
+                    .ok_or_else(missing)?
+                    .section()
+                    .within(|| format!("member {member}"))?
+            }
+        };
+        if section.len() != needed {
+            return Err(Error::malformed(format!(
+                "{} bytes are stored, the tensors in it say {needed}",
+                section.len()
+            ))
+            .hint("the file is damaged, or was made to mislead torch"));
+        }
+        Ok(section)
+    }
+
+    pub(crate) fn verify(&self) -> Result<Verified> {
+        let mut out = Verified::default();
+        if let Store::Zip(archive) = &self.store {
+            let names: Vec<String> = archive.names().map(str::to_owned).collect();
+            for name in &names {
+                let Some(member) = archive.get(name) else { continue };
+                match member.crc() {
+                    None => out.unchecked += 1,
+                    Some(_) if member.check_crc().within(|| format!("member {name}"))? => {
+                        out.checksums += 1
+                    }
+                    Some(_) => {
+                        return Err(Error::malformed("its bytes differ from its checksum")
+                            .within(format_args!("member {name}"))
+                            .hint("the file is damaged: copy it again"));
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+}

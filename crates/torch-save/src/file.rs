@@ -1,0 +1,346 @@
+//! An opened file: its object graph and its tensors.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use ckptkit_core::{
+    Error, Key, Limits, Result, ResultExt, Section, StorageId, Tensor, TensorBytes, TensorInfo,
+    TensorSource, no_such_tensor, unique_names,
+};
+
+use crate::container::{self, Container, Opened};
+use crate::flatten;
+use crate::pickle::{Graph, NodeId, NodeRef};
+use crate::place::Placer;
+use crate::rebuild::TensorKind;
+
+/// A tensor of a file: where it stands in the object, what it is, and its lazy bytes.
+#[derive(Clone, Debug)]
+pub struct TensorEntry {
+    pub(crate) path: Vec<Key>,
+    pub(crate) tensor: Tensor,
+    pub(crate) node: NodeId,
+    pub(crate) part: usize,
+    pub(crate) kind: TensorKind,
+    pub(crate) requires_grad: bool,
+    pub(crate) class: Option<String>,
+    pub(crate) location: Option<String>,
+    pub(crate) part_of: Option<usize>,
+}
+
+impl TensorEntry {
+    /// The keys from the root to it.
+    #[must_use]
+    pub fn path(&self) -> &[Key] {
+        &self.path
+    }
+
+    /// The tensor.
+    #[must_use]
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Its node in the graph.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What kind of entry it is.
+    #[must_use]
+    pub fn kind(&self) -> TensorKind {
+        self.kind
+    }
+
+    /// Whether it was saved with `requires_grad`.
+    #[must_use]
+    pub fn requires_grad(&self) -> bool {
+        self.requires_grad
+    }
+
+    /// The class that it is cast to, where that is not one of torch's plain ones.
+    #[must_use]
+    pub fn class(&self) -> Option<&str> {
+        self.class.as_deref()
+    }
+
+    /// The device that it was saved from: `cpu`, `cuda:0`, …
+    #[must_use]
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
+    }
+
+    /// The position, in [`TorchFile::tensors`], of the tensor that it is a part of.
+    #[must_use]
+    pub fn part_of(&self) -> Option<usize> {
+        self.part_of
+    }
+}
+
+/// How a file is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    limits: Limits,
+}
+
+impl OpenOptions {
+    /// The bounds that hold.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens what a section holds.
+    ///
+    /// # Errors
+    /// As [`TorchFile::open`].
+    pub fn open(&self, section: &Section) -> Result<TorchFile> {
+        TorchFile::build(section, &self.limits).in_file(section.name())
+    }
+}
+
+/// What torch.save has written. Opening reads the object, never the tensors. Cheap to clone.
+#[derive(Clone)]
+pub struct TorchFile(Arc<Inner>);
+
+struct Inner {
+    opened: Opened,
+    entries: Vec<TensorEntry>,
+    by_name: HashMap<String, usize>,
+    by_node: HashMap<(usize, NodeId), usize>,
+    failures: Vec<(String, Error)>,
+    notes: Vec<String>,
+    section: Section,
+}
+
+impl TorchFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Malformed`](ckptkit_core::ErrorKind::Malformed) when it is nothing that torch.save has
+    /// written, or damaged; [`NotFound`](ckptkit_core::ErrorKind::NotFound) and
+    /// [`Io`](ckptkit_core::ErrorKind::Io) from the file system;
+    /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_section(&Section::open(path)?)
+    }
+
+    /// Opens a file through a memory mapping, so that [`Tensor::as_slice`] lends its bytes; see
+    /// [`Section::open_mapped`] for what that asks of the file.
+    ///
+    /// # Errors
+    /// As [`TorchFile::open`].
+    #[cfg(feature = "mmap")]
+    pub fn open_mapped(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_section(&Section::open_mapped(path)?)
+    }
+
+    /// Opens what a section holds: a member of an archive, an item of a larger file, memory.
+    ///
+    /// # Errors
+    /// As [`TorchFile::open`].
+    pub fn from_section(section: &Section) -> Result<Self> {
+        OpenOptions::default().open(section)
+    }
+
+    fn build(section: &Section, limits: &Limits) -> Result<Self> {
+        let opened = container::open(section, limits)?;
+        let mut notes = opened.notes.clone();
+        let mut placer = Placer::new(&opened);
+        let mut drafts = Vec::new();
+        for (part, object) in opened.objects.iter().enumerate() {
+            let walk =
+                flatten::walk(&object.graph, &object.prefix, &|node| opened.recognise(part, node));
+            notes.extend(walk.notes);
+            let base = drafts.len();
+            drafts.extend(walk.found.into_iter().map(|f| (part, base, f)));
+        }
+        let names = unique_names(
+            drafts
+                .iter()
+                .map(|(_, _, f)| &f.path[..])
+                .chain(opened.raw.iter().map(|r| &r.path[..])),
+        );
+        let mut failures = Vec::new();
+        let mut entries: Vec<TensorEntry> = Vec::with_capacity(drafts.len());
+        let mut positions: HashMap<usize, usize> = HashMap::new();
+        let mut by_node = HashMap::new();
+        for (i, (part, base, found)) in drafts.into_iter().enumerate() {
+            let name = &names[i];
+            match found.spec.and_then(|spec| placer.place(part, name, spec)) {
+                Ok(placed) => {
+                    let at = entries.len();
+                    positions.insert(i, at);
+                    by_node.entry((part, found.node)).or_insert(at);
+                    entries.push(TensorEntry {
+                        path: found.path,
+                        tensor: placed.tensor,
+                        node: found.node,
+                        part,
+                        kind: placed.kind,
+                        requires_grad: placed.requires_grad,
+                        class: placed.class,
+                        location: placed.location,
+                        part_of: found.part_of.and_then(|p| positions.get(&(base + p)).copied()),
+                    });
+                }
+                Err(e) => failures.push((
+                    name.clone(),
+                    e.within(format_args!("tensor {name}")).in_file(section.name()),
+                )),
+            }
+        }
+        notes.append(&mut placer.notes);
+        let drafted = names.len() - opened.raw.len();
+        for (raw, name) in opened.raw.iter().zip(&names[drafted..]) {
+            let tensor = TensorInfo::new(name, raw.dtype, raw.shape.clone())
+                .map(|info| info.in_storage(StorageId { container: u32::MAX, index: raw.storage }))
+                .and_then(|info| Tensor::new(info, raw.bytes.clone()));
+            match tensor {
+                Ok(tensor) => entries.push(TensorEntry {
+                    path: raw.path.clone(),
+                    tensor,
+                    node: opened
+                        .objects
+                        .first()
+                        .map_or_else(|| Graph::none().root().id(), |o| o.graph.root().id()),
+                    part: usize::MAX,
+                    kind: raw.kind,
+                    requires_grad: false,
+                    class: None,
+                    location: None,
+                    part_of: None,
+                }),
+                Err(e) => failures.push((name.clone(), e.in_file(section.name()))),
+            }
+        }
+        let by_name =
+            entries.iter().enumerate().map(|(i, e)| (e.tensor.name().to_owned(), i)).collect();
+        Ok(Self(Arc::new(Inner {
+            opened,
+            entries,
+            by_name,
+            by_node,
+            failures,
+            notes,
+            section: section.clone(),
+        })))
+    }
+
+    /// Which of torch's containers it is.
+    #[must_use]
+    pub fn container(&self) -> Container {
+        self.0.opened.container
+    }
+
+    /// The object that was saved. A torch.export archive holds none; its graph is `None`.
+    #[must_use]
+    pub fn graph(&self) -> &Graph {
+        &self.0.opened.objects[0].graph
+    }
+
+    /// The object's root.
+    #[must_use]
+    pub fn root(&self) -> NodeRef<'_> {
+        self.graph().root()
+    }
+
+    /// The tensors, in the order of the file.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorEntry] {
+        &self.0.entries
+    }
+
+    /// Looks an entry up by its tensor's name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<&TensorEntry> {
+        self.0.by_name.get(name).map(|&i| &self.0.entries[i])
+    }
+
+    /// The tensor that a node of [`TorchFile::graph`] is.
+    #[must_use]
+    pub fn tensor_at(&self, node: NodeId) -> Option<&TensorEntry> {
+        self.0.by_node.get(&(0, node)).map(|&i| &self.0.entries[i])
+    }
+
+    /// Entries that are tensors, but so malformed that not even a shape is known: (name, why).
+    #[must_use]
+    pub fn failures(&self) -> &[(String, Error)] {
+        &self.0.failures
+    }
+
+    /// What is strange about the file without keeping it from being read.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.0.notes
+    }
+
+    /// The bytes it was opened from.
+    #[must_use]
+    pub fn section(&self) -> &Section {
+        &self.0.section
+    }
+
+    /// Checks every recorded CRC-32 by reading the whole file; members without one are counted.
+    ///
+    /// # Errors
+    /// `Malformed`, naming the first member whose bytes differ from its checksum, and the first
+    /// tensor that cannot be read.
+    pub fn verify(&self) -> Result<Verified> {
+        let mut verified = self.0.opened.verify().in_file(self.0.section.name())?;
+        for entry in &self.0.entries {
+            if let TensorBytes::Broken(e) = entry.tensor.bytes() {
+                return Err(e.clone());
+            }
+        }
+        if let Some((_, e)) = self.0.failures.first() {
+            return Err(e.clone());
+        }
+        verified.tensors = self.0.entries.len();
+        Ok(verified)
+    }
+}
+
+/// What [`TorchFile::verify`] looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Tensors whose geometry was checked.
+    pub tensors: usize,
+    /// Archive members whose checksum was right.
+    pub checksums: usize,
+    /// Archive members without a checksum.
+    pub unchecked: usize,
+}
+
+impl TensorSource for TorchFile {
+    fn infos(&self) -> Box<dyn Iterator<Item = &TensorInfo> + '_> {
+        Box::new(self.0.entries.iter().map(|e| e.tensor.info()))
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        match self.entry(name) {
+            Some(entry) => Ok(entry.tensor.clone()),
+            None => match self.0.failures.iter().find(|(n, _)| n == name) {
+                Some((_, e)) => Err(e.clone()),
+                None => Err(no_such_tensor(name, self.infos().map(TensorInfo::name))
+                    .in_file(self.0.section.name())),
+            },
+        }
+    }
+}
+
+impl std::fmt::Debug for TorchFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "TorchFile({}, {:?}, {} tensors)",
+            self.0.section.name(),
+            self.container(),
+            self.0.entries.len()
+        )
+    }
+}

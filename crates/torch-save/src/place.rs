@@ -1,0 +1,158 @@
+//! From a tensor's description to the address of its bytes.
+
+use std::collections::HashMap;
+
+use ckptkit_core::{
+    Dtype, Error, Result, ResultExt, Section, StorageId, Strided, Tensor, TensorBytes, TensorInfo,
+    Transform, shape,
+};
+
+use crate::container::Opened;
+use crate::rebuild::{Form, Spec, TensorKind};
+use crate::storage::StorageRef;
+
+/// A tensor with its address.
+pub(crate) struct Placed {
+    pub(crate) tensor: Tensor,
+    pub(crate) kind: TensorKind,
+    pub(crate) requires_grad: bool,
+    pub(crate) class: Option<String>,
+    pub(crate) location: Option<String>,
+}
+
+/// Finds storages in the container, each once.
+pub(crate) struct Placer<'a> {
+    opened: &'a Opened,
+    storages: HashMap<(usize, String), (u32, Result<Section>)>,
+    pub(crate) notes: Vec<String>,
+    noted_endian: bool,
+}
+
+impl<'a> Placer<'a> {
+    pub(crate) fn new(opened: &'a Opened) -> Self {
+        Self { opened, storages: HashMap::new(), notes: Vec::new(), noted_endian: false }
+    }
+
+    pub(crate) fn place(&mut self, part: usize, name: &str, spec: Spec<'_>) -> Result<Placed> {
+        let mut location = None;
+        let mut info =
+            TensorInfo::new(name, spec.dtype, shape_in_elements(spec.dtype, &spec.shape))?;
+        let mut transform = Transform::default();
+        let bytes = match spec.form {
+            Form::Strided { storage, offset, strides, conj, neg } => {
+                location = Some(storage.location.clone());
+                transform = Transform { swap: self.swaps(name, &storage), conj, neg };
+                let (id, section) = self.storage(part, &storage);
+                info = info.in_storage(id);
+                if storage.location == "meta" {
+                    TensorBytes::None("a meta tensor was saved without values".into())
+                } else {
+                    match section
+                        .and_then(|s| view(&info, &spec.shape, s, &storage, offset, strides))
+                    {
+                        Ok(bytes) => bytes,
+                        Err(e) => TensorBytes::Broken(e),
+                    }
+                }
+            }
+            Form::Inline(data) => {
+                TensorBytes::Range(Section::from_bytes(data, format!("{name} (in the pickle)")))
+            }
+            Form::Persistent => {
+                return Err(Error::unsupported(
+                    "a parameter's data is a persistent id that no container resolves",
+                ));
+            }
+            Form::None(why) => TensorBytes::None(why.into()),
+            Form::Broken(e) => TensorBytes::Broken(e),
+        };
+        let broken = |e: Error| e.within(format_args!("tensor {name}")).in_file(self.opened.name());
+        let bytes = match bytes {
+            TensorBytes::Broken(e) => TensorBytes::Broken(broken(e)),
+            bytes => bytes,
+        };
+        let tensor = Tensor::with_transform(info.clone(), bytes, transform)
+            .or_else(|e| Tensor::new(info, TensorBytes::Broken(e.in_file(self.opened.name()))))?;
+        Ok(Placed {
+            tensor,
+            kind: spec.kind,
+            requires_grad: spec.requires_grad,
+            class: spec.class,
+            location,
+        })
+    }
+
+    /// torch swaps a big-endian storage by the element size of its class, so untyped ones stay as
+    /// they are, whatever dtype the tensor has.
+    fn swaps(&mut self, name: &str, storage: &StorageRef) -> bool {
+        if self.opened.big_endian && storage.dtype.is_none() && !self.noted_endian {
+            self.noted_endian = true;
+            self.notes.push(format!("tensor {name} lies in an untyped storage of a big-endian file: its bytes are not swapped, as in torch"));
+        }
+        self.opened.big_endian && storage.dtype.is_some()
+    }
+
+    fn storage(&mut self, part: usize, storage: &StorageRef) -> (StorageId, Result<Section>) {
+        let next = u32::try_from(self.storages.len()).unwrap_or(u32::MAX);
+        let container = u32::try_from(part).unwrap_or(u32::MAX);
+        let (index, found) =
+            self.storages.entry((part, storage.key.clone())).or_insert_with(|| {
+                let found = if storage.location == "meta" {
+                    Ok(Section::from_bytes([], "meta"))
+                } else {
+                    self.opened.storage(part, storage)
+                };
+                (next, found)
+            });
+        (
+            StorageId { container, index: *index },
+            found.clone().within(|| format!("storage {}", storage.key)),
+        )
+    }
+}
+
+/// torch counts pairs of 4-bit floats; here a shape counts elements.
+fn shape_in_elements(dtype: Dtype, torch_shape: &[u64]) -> Vec<u64> {
+    let mut shape = torch_shape.to_vec();
+    if dtype == Dtype::F4 {
+        match shape.last_mut() {
+            Some(last) => *last = last.saturating_mul(2),
+            None => shape.push(2),
+        }
+    }
+    shape
+}
+
+fn view(
+    info: &TensorInfo,
+    torch_shape: &[u64],
+    section: Section,
+    storage: &StorageRef,
+    offset: u64,
+    strides: Vec<u64>,
+) -> Result<TensorBytes> {
+    let mut section = section;
+    if let Some((_, view_offset, view_numel)) = &storage.view {
+        let unit = storage.unit_bytes();
+        let range = view_offset.checked_mul(unit).zip(view_numel.checked_mul(unit));
+        let (at, len) = range.ok_or_else(|| Error::malformed("a storage view is no range"))?;
+        section = section.slice(at, len)?;
+    }
+    if info.dtype().element_bytes().is_some() {
+        return Ok(TensorBytes::Strided(Strided { storage: section, offset, strides }));
+    }
+    // Packed elements: strides count bytes for 4-bit floats and elements for quantized types.
+    if !shape::is_row_major(torch_shape, &strides) {
+        return Err(Error::unsupported(format!(
+            "a view of packed {} elements with strides {strides:?} cannot be read",
+            info.dtype()
+        )));
+    }
+    let bits = if info.dtype() == Dtype::F4 { 8 } else { u64::from(info.dtype().bits()) };
+    let start =
+        offset.checked_mul(bits).ok_or_else(|| Error::malformed("a storage offset overflows"))?;
+    if start % 8 != 0 {
+        return Err(Error::unsupported("a view of packed elements starts inside a byte"));
+    }
+    Ok(TensorBytes::Range(section.slice(start / 8, info.byte_len())?))
+}

@@ -1,0 +1,182 @@
+//! Storages: how a pickle names them, and which element type their class has.
+
+use ckptkit_core::{Dtype, Error, Result};
+
+use crate::pickle::{Global, Kind, NodeRef};
+
+/// What a persistent id says of a storage (`torch/serialization.py`, `persistent_id`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StorageRef {
+    /// The name of its bytes in the container; opaque.
+    pub(crate) key: String,
+    /// The element type of its class; `None` for untyped bytes.
+    pub(crate) dtype: Option<Dtype>,
+    /// Where it lived: `cpu`, `cuda:0`, `meta`, …
+    pub(crate) location: String,
+    /// Elements of the root storage (bytes for untyped and packed classes).
+    pub(crate) numel: u64,
+    /// (key, offset, numel) of a part of the storage, in elements: old legacy streams.
+    pub(crate) view: Option<(String, u64, u64)>,
+}
+
+impl StorageRef {
+    /// Bytes that the root storage must have.
+    pub(crate) fn byte_len(&self) -> Option<u64> {
+        self.numel.checked_mul(self.unit_bytes())
+    }
+
+    /// Bytes of one of the elements that `numel` counts.
+    pub(crate) fn unit_bytes(&self) -> u64 {
+        self.dtype.and_then(Dtype::element_bytes).unwrap_or(1)
+    }
+}
+
+/// The element type of a storage or legacy tensor class: `FloatStorage`, `torch.cuda.HalfTensor`.
+/// `Some(None)` is a class without one (`UntypedStorage`).
+pub(crate) fn class_dtype(class: Global<'_>) -> Option<Option<Dtype>> {
+    if !matches!(
+        class.module,
+        "torch"
+            | "torch.cuda"
+            | "torch.storage"
+            | "torch.sparse"
+            | "torch.cuda.sparse"
+            | "torch._tensor"
+            | "torch.tensor"
+    ) {
+        return None;
+    }
+    let name = class.name.strip_suffix("Storage").or_else(|| class.name.strip_suffix("Tensor"))?;
+    Some(Some(match name {
+        "Double" => Dtype::F64,
+        "Float" => Dtype::F32,
+        "Half" => Dtype::F16,
+        "BFloat16" => Dtype::Bf16,
+        "Long" => Dtype::I64,
+        "Int" => Dtype::I32,
+        "Short" => Dtype::I16,
+        "Char" => Dtype::I8,
+        "Byte" => Dtype::U8,
+        "Bool" => Dtype::Bool,
+        "ComplexDouble" => Dtype::C128,
+        "ComplexFloat" => Dtype::C64,
+        "QInt8" => Dtype::Qint8,
+        "QUInt8" => Dtype::Quint8,
+        "QInt32" => Dtype::Qint32,
+        "QUInt4x2" => Dtype::Quint4x2,
+        "QUInt2x4" => Dtype::Quint2x4,
+        "Untyped" | "_Untyped" | "Typed" | "_Typed" | "" => return Some(None),
+        _ => return None,
+    }))
+}
+
+/// Reads a persistent id as a storage; `None` when it is something else (a module, a tar-era key).
+pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef>> {
+    if let Kind::Str(text) = id.kind() {
+        return parse_repr(std::str::from_utf8(text).ok()?);
+    }
+    let fields = match id.kind() {
+        Kind::Tuple(_) | Kind::List => id.items(),
+        _ => return None,
+    };
+    (fields.first()?.as_str()? == "storage").then(|| {
+        let [_, class, key, location, numel, rest @ ..] = &fields[..] else {
+            return Err(Error::malformed(format!(
+                "a storage id has {} fields, expected 5 or 6",
+                fields.len()
+            )));
+        };
+        let class =
+            class.as_global().ok_or_else(|| Error::malformed("a storage id names no class"))?;
+        let dtype = class_dtype(class).ok_or_else(|| {
+            Error::unsupported(format!("storage class {class} is not known"))
+                .hint("leave the tensor out")
+        })?;
+        let key = key.as_str().map(str::to_owned).or_else(|| key.as_int().map(|i| i.to_string()));
+        let key = key.ok_or_else(|| Error::malformed("a storage's key is not text"))?;
+        let numel = numel.as_u64().ok_or_else(|| {
+            Error::malformed(format!("storage {key} has no valid number of elements"))
+        })?;
+        let view = match rest.first() {
+            Some(view) if !view.is_none() => {
+                let v = view.items();
+                let [view_key, offset, len] = &v[..] else {
+                    return Err(Error::malformed(format!(
+                        "storage {key}: a view has {} fields, expected 3",
+                        v.len()
+                    )));
+                };
+                let view_key = view_key
+                    .as_str()
+                    .map(str::to_owned)
+                    .or_else(|| view_key.as_int().map(|i| i.to_string()));
+                match (view_key, offset.as_u64(), len.as_u64()) {
+                    (Some(k), Some(o), Some(n)) => Some((k, o, n)),
+                    _ => {
+                        return Err(Error::malformed(format!(
+                            "storage {key}: a view's fields are not a key and two counts"
+                        )));
+                    }
+                }
+            }
+            _ => None,
+        };
+        Ok(StorageRef {
+            key,
+            dtype,
+            location: location.as_str().unwrap_or("cpu").to_owned(),
+            numel,
+            view,
+        })
+    })
+}
+
+/// Protocol 0 writes the id as Python prints it:
+/// `('storage', <class 'torch.FloatStorage'>, '0', 'cpu', 2)`.
+fn parse_repr(text: &str) -> Option<Result<StorageRef>> {
+    let body = text.strip_prefix("('storage', <class '")?.strip_suffix(')')?;
+    let bad = || Error::malformed(format!("storage id {text:?} cannot be read"));
+    let parse = || {
+        let (class, rest) = body.split_once("'>, ").ok_or_else(bad)?;
+        let (module, name) = class.rsplit_once('.').ok_or_else(bad)?;
+        let fields: Vec<&str> = rest.split(", ").collect();
+        let [key, location, numel] = fields[..] else { return Err(bad()) };
+        let unquote =
+            |s: &str| s.strip_prefix('\'').and_then(|s| s.strip_suffix('\'')).map(str::to_owned);
+        Ok(StorageRef {
+            key: unquote(key).ok_or_else(bad)?,
+            dtype: class_dtype(Global { module, name }).ok_or_else(bad)?,
+            location: unquote(location).ok_or_else(bad)?,
+            numel: numel.parse().map_err(|_| bad())?,
+            view: None,
+        })
+    };
+    Some(parse())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocol_0_ids() {
+        let id = parse_repr("('storage', <class 'torch.FloatStorage'>, '0', 'cuda:1', 2)")
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (id.key.as_str(), id.dtype, id.location.as_str(), id.byte_len()),
+            ("0", Some(Dtype::F32), "cuda:1", Some(8))
+        );
+        assert!(parse_repr("('storage', <class 'torch.FloatStorage'>, '0')").unwrap().is_err());
+        assert!(parse_repr("94213").is_none());
+    }
+
+    #[test]
+    fn classes() {
+        let class = |module, name| class_dtype(Global { module, name });
+        assert_eq!(class("torch", "QUInt4x2Storage"), Some(Some(Dtype::Quint4x2)));
+        assert_eq!(class("torch.cuda", "HalfTensor"), Some(Some(Dtype::F16)));
+        assert_eq!(class("torch.storage", "UntypedStorage"), Some(None));
+        assert_eq!(class("mine", "FloatStorage"), None);
+    }
+}

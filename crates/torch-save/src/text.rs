@@ -1,0 +1,106 @@
+//! Values as Python prints them: for keys that are not text, and for messages.
+
+use crate::pickle::{Kind, NodeRef, decimal};
+
+const MAX_DEPTH: usize = 8;
+const MAX_LEN: usize = 200;
+
+/// `repr(value)` for plain values, cut short where it would grow long.
+pub(crate) fn repr(node: NodeRef<'_>) -> String {
+    let mut out = String::new();
+    push(node, 0, &mut out);
+    out
+}
+
+/// Text of a key: the text itself where it is text, else as Python prints it.
+pub(crate) fn key(node: NodeRef<'_>) -> ckptkit_core::Key {
+    match node.kind() {
+        Kind::Str(s) | Kind::Bytes(s) => ckptkit_core::Key::Str(lossy(s)),
+        _ => ckptkit_core::Key::Other(repr(node)),
+    }
+}
+
+/// Text with every lone surrogate written as an escape, so that no two texts become one.
+pub(crate) fn lossy(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out
+}
+
+/// A float as Python prints it.
+pub(crate) fn float(f: f64) -> String {
+    if f.is_nan() {
+        return "nan".into();
+    }
+    if f.is_infinite() {
+        return if f > 0.0 { "inf".into() } else { "-inf".into() };
+    }
+    let magnitude = f.abs();
+    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
+        let s = format!("{f:e}");
+        let (mantissa, exponent) = s.split_once('e').unwrap_or((&s, "0"));
+        let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
+        return format!("{mantissa}e{sign}{digits:0>2}");
+    }
+    format!("{f:?}")
+}
+
+fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
+    if depth > MAX_DEPTH || out.len() > MAX_LEN {
+        out.push('…');
+        return;
+    }
+    match node.kind() {
+        Kind::None => out.push_str("None"),
+        Kind::Bool(true) => out.push_str("True"),
+        Kind::Bool(false) => out.push_str("False"),
+        Kind::Int(i) => out.push_str(&i.to_string()),
+        Kind::BigInt(b) => out.push_str(&decimal(b)),
+        Kind::Float(f) => out.push_str(&float(f)),
+        Kind::Str(s) => out.push_str(&format!("'{}'", lossy(s))),
+        Kind::Bytes(s) | Kind::ByteArray(s) => out.push_str(&format!("b'{}'", s.escape_ascii())),
+        Kind::Tuple(items) => {
+            out.push('(');
+            for (i, &item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                push(node.other(item), depth + 1, out);
+            }
+            out.push_str(if items.len() == 1 { ",)" } else { ")" });
+        }
+        Kind::Global(g) => out.push_str(&g.to_string()),
+        Kind::FrozenSet(_) => out.push_str("frozenset(…)"),
+        _ => match node.class() {
+            Some(class) => out.push_str(&format!("<{class}>")),
+            None => out.push_str("<object>"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_print_as_in_python() {
+        // repr() of CPython 3.11.
+        for (f, s) in [
+            (1.0, "1.0"),
+            (0.1, "0.1"),
+            (1e-5, "1e-05"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (-0.0, "-0.0"),
+            (123456.789, "123456.789"),
+            (1e15, "1000000000000000.0"),
+        ] {
+            assert_eq!(float(f), s);
+        }
+    }
+}

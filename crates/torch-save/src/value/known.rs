@@ -1,0 +1,275 @@
+//! Classes whose objects have a plain form.
+
+use ckptkit_core::{Dtype, Result};
+
+use super::plain::{Context, array, string, unnamed_tensor};
+use super::{Object, Value};
+use crate::numpy::{self, Scalar, raw_bytes};
+use crate::pickle::{Global, Kind, NodeRef};
+
+/// OmegaConf trees nest containers in containers; real ones are a few deep.
+const MAX_CONFIG_DEPTH: usize = 200;
+
+/// A class or function as a value; torch's dtypes are globals, too.
+pub(super) fn global(g: Global<'_>) -> Value {
+    let numbered = ["int", "uint"].iter().any(|p| {
+        g.name.strip_prefix(p).is_some_and(|n| matches!(n, "1" | "2" | "3" | "4" | "5" | "6" | "7"))
+    });
+    if g.module == "torch" && (Dtype::from_torch(g.name).is_some() || numbered) {
+        return object("torch.dtype", Value::Str(g.name.to_owned()));
+    }
+    Value::Global(g.to_string())
+}
+
+fn object(class: &str, value: Value) -> Value {
+    Value::Object(Box::new(Object {
+        class: class.to_owned(),
+        value: Some(value),
+        ..Object::default()
+    }))
+}
+
+/// The plain form of an object of a known class.
+pub(super) fn value(cx: &mut Context<'_>, node: NodeRef<'_>) -> Option<Result<Value>> {
+    if let Some(array) = array(node) {
+        return Some(Ok(array));
+    }
+    if let Some((class, scalar)) = numpy::scalar(node) {
+        return Some(Ok(object(&class, scalar_value(scalar))));
+    }
+    if let Some(tensor) = unnamed_tensor(node) {
+        return Some(Ok(tensor));
+    }
+    let (callable, args) = node.call()?;
+    let g = callable.as_global()?;
+    match (g.module, g.name) {
+        ("collections", _) => collection(cx, node, g, &args),
+        ("builtins", _) | ("_codecs", "encode") => builtin(cx, node, g, &args),
+        ("datetime" | "decimal" | "uuid", _) => {
+            moment(node, g, &args).map(|v| Ok(object(&g.to_string(), v)))
+        }
+        ("torch", "Size") => {
+            let items = args.first().map(|a| a.items()).unwrap_or_default();
+            Some(cx.list(&items).map(|v| object("torch.Size", Value::List(v))))
+        }
+        ("torch", "device") => {
+            let kind = args.first()?.as_str()?;
+            let text = args
+                .get(1)
+                .and_then(|i| i.as_int())
+                .map_or_else(|| kind.to_owned(), |i| format!("{kind}:{i}"));
+            Some(Ok(object("torch.device", Value::Str(text))))
+        }
+        ("torch.serialization", "_get_layout") => {
+            let name = args.first()?.as_str()?;
+            Some(Ok(object(
+                "torch.layout",
+                Value::Str(name.strip_prefix("torch.").unwrap_or(name).to_owned()),
+            )))
+        }
+        (module, name) if is_path(module, name) => {
+            path(&args).map(|p| Ok(object(&format!("pathlib.{name}"), Value::Str(p))))
+        }
+        (module, _) if module == "omegaconf" || module.starts_with("omegaconf.") => {
+            let plain = config(cx, node, 0)?;
+            Some(plain.map(|v| object(&g.to_string(), v)))
+        }
+        _ => None,
+    }
+}
+
+fn scalar_value(scalar: Scalar) -> Value {
+    match scalar {
+        Scalar::Bool(b) => Value::Bool(b),
+        Scalar::Int(i) => Value::Int(i),
+        Scalar::UInt(u) => super::plain::integer(u),
+        Scalar::Float(f) => Value::Float(f),
+        Scalar::Complex(re, im) => Value::Complex(re, im),
+        Scalar::Str(s) => Value::Str(s),
+        Scalar::Bytes(b) => Value::Bytes(b),
+    }
+}
+
+fn collection(
+    cx: &mut Context<'_>,
+    node: NodeRef<'_>,
+    g: Global<'_>,
+    args: &[NodeRef<'_>],
+) -> Option<Result<Value>> {
+    let mut made = Object { class: g.to_string(), ..Object::default() };
+    let done: Result<()> = (|| {
+        match g.name {
+            "OrderedDict" | "Counter" | "defaultdict" => {
+                let mut pairs = Vec::new();
+                for arg in args {
+                    match arg.kind() {
+                        Kind::Dict => pairs.extend(arg.pairs()),
+                        Kind::List => {
+                            pairs.extend(arg.items().iter().filter_map(|p| match p.items()[..] {
+                                [k, v] => Some((k, v)),
+                                _ => None,
+                            }))
+                        }
+                        _ => {}
+                    }
+                }
+                if g.name == "defaultdict" {
+                    if let Some(&factory) = args.first() {
+                        let factory = cx.part("default_factory", factory)?;
+                        made.extra.push(("default_factory", factory));
+                    }
+                }
+                pairs.extend(node.pairs());
+                made.value = Some(cx.dict(&pairs)?);
+            }
+            _ => {
+                let mut items = args.first().map(|a| a.items()).unwrap_or_default();
+                items.extend(node.items());
+                let items = cx.list(&items)?;
+                made.value = Some(Value::List(items));
+                if let Some(maxlen) = args.get(1).filter(|m| !m.is_none()) {
+                    let maxlen = cx.part("maxlen", *maxlen)?;
+                    made.extra.push(("maxlen", maxlen));
+                }
+            }
+        }
+        if let Some(state) = node.state().filter(|s| !s.is_none()) {
+            let state = cx.part("state", state)?;
+            made.extra.push(("state", state));
+        }
+        Ok(())
+    })();
+    matches!(g.name, "OrderedDict" | "Counter" | "defaultdict" | "deque")
+        .then(|| done.map(|()| Value::Object(Box::new(made))))
+}
+
+fn builtin(
+    cx: &mut Context<'_>,
+    node: NodeRef<'_>,
+    g: Global<'_>,
+    args: &[NodeRef<'_>],
+) -> Option<Result<Value>> {
+    match g.name {
+        "bytearray" => raw_bytes(node).map(|b| Ok(Value::ByteArray(b))),
+        "bytes" | "encode" => raw_bytes(node).map(|b| Ok(Value::Bytes(b))),
+        "set" | "frozenset" => {
+            let mut items = args.first().map(|a| a.items()).unwrap_or_default();
+            items.extend(node.items());
+            let items = cx.list(&items);
+            Some(items.map(|v| if g.name == "set" { Value::Set(v) } else { Value::FrozenSet(v) }))
+        }
+        "complex" => match args {
+            [re, im] => Some(Ok(Value::Complex(re.as_f64()?, im.as_f64()?))),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn is_path(module: &str, name: &str) -> bool {
+    matches!(module, "pathlib" | "pathlib._local")
+        && matches!(
+            name,
+            "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath" | "Path" | "PurePath"
+        )
+}
+
+fn path(args: &[NodeRef<'_>]) -> Option<String> {
+    let parts: Vec<&str> = args.iter().map(|a| a.as_str()).collect::<Option<_>>()?;
+    Some(match parts.split_first() {
+        None => ".".into(),
+        Some((&"/", rest)) => format!("/{}", rest.join("/")),
+        _ => parts.join("/"),
+    })
+}
+
+/// Dates, decimals and UUIDs in their usual text.
+fn moment(node: NodeRef<'_>, g: Global<'_>, args: &[NodeRef<'_>]) -> Option<Value> {
+    match (g.name, args) {
+        ("Decimal", [digits]) => Some(Value::Str(digits.as_str()?.to_owned())),
+        ("timedelta", parts) => {
+            let numbers: Option<Vec<Value>> = (0..3)
+                .map(|i| Some(Value::Int(parts.get(i).map_or(Some(0), |n| n.as_int())?)))
+                .collect();
+            numbers.map(Value::List)
+        }
+        ("date", [raw]) => {
+            let b = raw_bytes(*raw)?;
+            let [y1, y0, m, d] = b[..] else { return None };
+            Some(Value::Str(format!("{:04}-{m:02}-{d:02}", u16::from_be_bytes([y1, y0]))))
+        }
+        ("datetime", [raw]) => {
+            let b = raw_bytes(*raw)?;
+            let [y1, y0, m, d, hour, minute, second, u2, u1, u0] = b[..] else { return None };
+            let day = format!("{:04}-{:02}-{d:02}", u16::from_be_bytes([y1, y0]), m & 0x7F);
+            Some(Value::Str(format!("{day}T{}", clock(hour, minute, second, [u2, u1, u0]))))
+        }
+        ("time", [raw]) => {
+            let b = raw_bytes(*raw)?;
+            let [hour, minute, second, u2, u1, u0] = b[..] else { return None };
+            Some(Value::Str(clock(hour & 0x7F, minute, second, [u2, u1, u0])))
+        }
+        ("UUID", []) => {
+            let int = node.attribute("int")?;
+            let mut le = match int.kind() {
+                Kind::BigInt(b) => b.to_vec(),
+                _ => int.as_u64()?.to_le_bytes().to_vec(),
+            };
+            le.resize(16, 0);
+            let hex: String = le.iter().rev().map(|b| format!("{b:02x}")).collect();
+            Some(Value::Str(format!(
+                "{}-{}-{}-{}-{}",
+                &hex[..8],
+                &hex[8..12],
+                &hex[12..16],
+                &hex[16..20],
+                &hex[20..]
+            )))
+        }
+        _ => None,
+    }
+}
+
+/// `isoformat()`: microseconds only where there are some.
+fn clock(hour: u8, minute: u8, second: u8, micros: [u8; 3]) -> String {
+    let micros = u32::from_be_bytes([0, micros[0], micros[1], micros[2]]);
+    let base = format!("{hour:02}:{minute:02}:{second:02}");
+    if micros == 0 { base } else { format!("{base}.{micros:06}") }
+}
+
+/// `OmegaConf.to_container(node, resolve=False)`: containers by their `_content`, nodes by their
+/// `_val`; interpolations and `???` stay the text that they are.
+fn config(cx: &mut Context<'_>, node: NodeRef<'_>, depth: usize) -> Option<Result<Value>> {
+    if depth > MAX_CONFIG_DEPTH {
+        return None;
+    }
+    let inner = |cx: &mut Context<'_>, child: NodeRef<'_>| -> Result<Value> {
+        match child.class() {
+            Some(g) if g.module.starts_with("omegaconf") => match config(cx, child, depth + 1) {
+                Some(value) => value,
+                None => cx.value(child),
+            },
+            _ => cx.value(child),
+        }
+    };
+    if let Some(content) = node.attribute("_content") {
+        return Some(match content.kind() {
+            Kind::Dict => content
+                .pairs()
+                .into_iter()
+                .map(|(k, v)| Ok((cx.value(k)?, inner(cx, v)?)))
+                .collect::<Result<_>>()
+                .map(Value::Dict),
+            Kind::List => content
+                .items()
+                .into_iter()
+                .map(|v| inner(cx, v))
+                .collect::<Result<_>>()
+                .map(Value::List),
+            Kind::Str(s) => Ok(string(s)),
+            _ => cx.value(content),
+        });
+    }
+    let value = node.attribute("_val")?;
+    Some(cx.value(value))
+}
