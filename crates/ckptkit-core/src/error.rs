@@ -126,7 +126,11 @@ impl Error {
     /// "tensor encoder.weight"); called from the inside out.
     #[must_use]
     pub fn within(mut self, place: impl fmt::Display) -> Self {
-        self.inner().trail.push(place.to_string());
+        let place = place.to_string();
+        // Two layers may both know where they stand.
+        if self.0.trail.last() != Some(&place) {
+            self.inner().trail.push(place);
+        }
         self
     }
 
