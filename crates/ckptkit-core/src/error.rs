@@ -111,6 +111,7 @@ impl Error {
     pub fn io(doing: impl fmt::Display, source: std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+            std::io::ErrorKind::InvalidData => ErrorKind::Malformed,
             _ => ErrorKind::Io,
         };
         let mut error = Self::new(kind, format!("cannot {doing}: {source}"));
