@@ -1,1 +1,18 @@
-//! Reads torch.distributed.checkpoint directories.
+//! Reads `torch.distributed.checkpoint` directories.
+
+mod assemble;
+mod item;
+mod layout;
+mod listing;
+mod megatron;
+mod metadata;
+mod part;
+mod read;
+mod region;
+mod storage;
+mod transform;
+mod tree;
+mod variant;
+
+pub use read::{ChunkInfo, DistCheckpoint, OpenOptions};
+pub use storage::StorageReader;

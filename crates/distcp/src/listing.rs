@@ -1,0 +1,251 @@
+//! Every tensor of a checkpoint under its name.
+
+use std::collections::{HashMap, HashSet};
+
+use ckptkit_core::{Error, Key, Result, Tensor, TensorInfo, unique_names};
+use torch_save::{TorchFile, Value};
+
+use crate::item::ByteItem;
+use crate::metadata::{Entry, EntryKind};
+use crate::read::DistCheckpoint;
+
+/// Where a listed tensor comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// An entry of the metadata.
+    Entry(u32),
+    /// An object: a byte item, `meta.pt`, `common.pt`.
+    Inside(Tensor),
+}
+
+/// The names and descriptions of all tensors.
+pub(crate) struct Listing {
+    pub(crate) infos: Vec<TensorInfo>,
+    origins: Vec<Origin>,
+    by_name: HashMap<String, usize>,
+    by_entry: HashMap<u32, usize>,
+    /// Names in the checkpoint of tensors inside objects: (object, name in it).
+    inside: HashMap<(Holder, String), usize>,
+    /// Entries of which not even a shape is known.
+    pub(crate) failures: Vec<(String, Error)>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// An object that may hold tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Holder {
+    Entry(u32),
+    Meta,
+    Common,
+}
+
+struct Draft {
+    /// `None` where the FQN is the name.
+    path: Option<Vec<Key>>,
+    fqn: u32,
+    info: TensorInfo,
+    origin: Origin,
+    holder: Option<(Holder, String)>,
+}
+
+impl Listing {
+    pub(crate) fn make(checkpoint: &DistCheckpoint) -> Self {
+        let inner = &checkpoint.0;
+        let tables = &inner.tables;
+        let mut drafts = Vec::with_capacity(tables.entries.len());
+        let mut failures = Vec::new();
+        let mut notes = Vec::new();
+        let mut fail = |name: &str, e: Error| {
+            let e = e.within(format_args!("entry {name}")).in_file(inner.storage.name());
+            notes.push(e.to_string());
+            failures.push((name.to_owned(), e));
+        };
+        for (entry, index) in tables.entries.iter().zip(0..) {
+            match &entry.kind {
+                EntryKind::Tensor(row) => {
+                    let shape = match &row.reformulated {
+                        Some(shape) => shape.as_slice(),
+                        None => tables.size(row),
+                    };
+                    match TensorInfo::new(entry.fqn.as_str(), row.dtype, shape) {
+                        Ok(info) => drafts.push(Draft {
+                            path: (!tables.is_named_by_fqn(entry)).then(|| tables.path(entry)),
+                            fqn: index,
+                            info,
+                            origin: Origin::Entry(index),
+                            holder: None,
+                        }),
+                        Err(e) => fail(&entry.fqn, e),
+                    }
+                }
+                EntryKind::Bytes(at) => {
+                    let opened = match &entry.fault {
+                        Some(e) => Err(e.clone()),
+                        None => inner.items.bytes(*at),
+                    };
+                    match opened {
+                        Ok(ByteItem::Torch(file)) => {
+                            let under = tables.path(entry);
+                            for (name, e) in file.failures() {
+                                fail(&format!("{}.{name}", entry.fqn), e.clone());
+                            }
+                            add(&mut drafts, index, &under, Holder::Entry(index), &file);
+                        }
+                        Ok(ByteItem::Raw(_)) => {}
+                        Err(e) => fail(&entry.fqn, e),
+                    }
+                }
+                EntryKind::Unknown => fail(&entry.fqn, unknown(entry)),
+            }
+        }
+        let sides = [
+            (checkpoint.meta(), Holder::Meta, Vec::new()),
+            (checkpoint.common(), Holder::Common, vec![Key::Str("common".into())]),
+        ];
+        for (file, holder, under) in sides {
+            match file {
+                Ok(Some(file)) => add(&mut drafts, u32::MAX, &under, holder, &file),
+                Ok(None) => {}
+                Err(e) => notes.push(e.to_string()),
+            }
+        }
+        Self::named(checkpoint, drafts, failures, notes)
+    }
+
+    fn named(
+        checkpoint: &DistCheckpoint,
+        drafts: Vec<Draft>,
+        failures: Vec<(String, Error)>,
+        notes: Vec<String>,
+    ) -> Self {
+        let tables = &checkpoint.0.tables;
+        let plain: Vec<String> = drafts
+            .iter()
+            .map(|d| match &d.path {
+                Some(path) => ckptkit_core::join(path),
+                None => d.info.name().to_owned(),
+            })
+            .collect();
+        // FQNs are keys of a dict and cannot clash; only paths from elsewhere can.
+        let mut seen = HashSet::with_capacity(plain.len());
+        let clash = !plain.iter().all(|name| seen.insert(name.as_str()));
+        drop(seen);
+        let names = if clash {
+            let paths: Vec<Vec<Key>> = drafts
+                .iter()
+                .map(|d| match &d.path {
+                    Some(path) => path.clone(),
+                    None => tables.path(&tables.entries[d.fqn as usize]),
+                })
+                .collect();
+            unique_names(paths.iter().map(Vec::as_slice))
+        } else {
+            plain
+        };
+        let mut out = Self {
+            infos: Vec::with_capacity(drafts.len()),
+            origins: Vec::with_capacity(drafts.len()),
+            by_name: HashMap::with_capacity(drafts.len()),
+            by_entry: HashMap::new(),
+            inside: HashMap::new(),
+            failures,
+            notes,
+        };
+        for (i, (draft, name)) in drafts.into_iter().zip(names).enumerate() {
+            let (info, origin) = match draft.origin {
+                Origin::Entry(index) => {
+                    out.by_entry.insert(index, i);
+                    let same = draft.info.name() == name;
+                    let info = if same { draft.info } else { rename(&draft.info, &name) };
+                    (info, Origin::Entry(index))
+                }
+                Origin::Inside(tensor) => {
+                    let tensor = tensor.renamed(name.as_str());
+                    (tensor.info().clone(), Origin::Inside(tensor))
+                }
+            };
+            if let Some(holder) = draft.holder {
+                out.inside.insert(holder, i);
+            }
+            out.infos.push(info);
+            out.origins.push(origin);
+            out.by_name.insert(name, i);
+        }
+        out
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<(&TensorInfo, &Origin)> {
+        let &i = self.by_name.get(name)?;
+        Some((&self.infos[i], &self.origins[i]))
+    }
+
+    /// The entry that a name stands for.
+    pub(crate) fn origin(&self, name: &str) -> Option<u32> {
+        match self.find(name)?.1 {
+            Origin::Entry(index) => Some(*index),
+            Origin::Inside(_) => None,
+        }
+    }
+
+    pub(crate) fn info_of(&self, entry: u32) -> Option<&TensorInfo> {
+        self.by_entry.get(&entry).map(|&i| &self.infos[i])
+    }
+
+    /// A value of an object with its tensors by their names in the checkpoint.
+    pub(crate) fn name_tensors(&self, value: Value, holder: Holder) -> Value {
+        let all = |items: Vec<Value>| items.into_iter().map(|v| self.name_tensors(v, holder));
+        match value {
+            Value::Tensor(name) => match self.inside.get(&(holder, name.clone())) {
+                Some(&i) => Value::Tensor(self.infos[i].name().to_owned()),
+                None => Value::Tensor(name),
+            },
+            Value::List(items) => Value::List(all(items).collect()),
+            Value::Tuple(items) => Value::Tuple(all(items).collect()),
+            Value::Set(items) => Value::Set(all(items).collect()),
+            Value::FrozenSet(items) => Value::FrozenSet(all(items).collect()),
+            Value::Dict(pairs) => Value::Dict(
+                pairs
+                    .into_iter()
+                    .map(|(k, v)| (self.name_tensors(k, holder), self.name_tensors(v, holder)))
+                    .collect(),
+            ),
+            Value::Object(mut object) => {
+                object.args = object.args.map(|args| all(args).collect());
+                object.value = object.value.map(|v| self.name_tensors(v, holder));
+                object.extra = object
+                    .extra
+                    .into_iter()
+                    .map(|(k, v)| (k, self.name_tensors(v, holder)))
+                    .collect();
+                Value::Object(object)
+            }
+            other => other,
+        }
+    }
+}
+
+fn add(drafts: &mut Vec<Draft>, fqn: u32, under: &[Key], holder: Holder, file: &TorchFile) {
+    // A tensor that is the whole object stands under a key of its own only in a file of its own.
+    let whole = usize::from(!under.is_empty() && file.tensor_at(file.root().id()).is_some());
+    for entry in file.tensors() {
+        let path = under.iter().chain(entry.path().get(whole..).unwrap_or_default());
+        let path = path.cloned().collect();
+        drafts.push(Draft {
+            path: Some(path),
+            fqn,
+            info: entry.tensor().info().clone(),
+            origin: Origin::Inside(entry.tensor().clone()),
+            holder: Some((holder, entry.tensor().name().to_owned())),
+        });
+    }
+}
+
+fn unknown(entry: &Entry) -> Error {
+    entry.fault.clone().unwrap_or_else(|| Error::malformed("nothing is known of it"))
+}
+
+fn rename(info: &TensorInfo, name: &str) -> TensorInfo {
+    // The shape was accepted under another name already.
+    let renamed: Result<TensorInfo> = TensorInfo::new(name, info.dtype(), info.shape());
+    renamed.unwrap_or_else(|_| info.clone())
+}

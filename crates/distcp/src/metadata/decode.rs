@@ -1,0 +1,603 @@
+//! One `.metadata` graph to rows; several, where every rank wrote its own.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
+use ckptkit_core::{Dtype, DtypeClass, EntryPath, Error, Key, Result, ResultExt, TensorInfo};
+use torch_save::pickle::{Graph, Kind, NodeRef};
+
+use super::walk::{self, Class};
+use super::{ChunkRow, DimsAt, Entry, EntryKind, INDEX_PART, ItemAt, PathAt, Tables, TensorRow};
+
+/// Collects the tables of one checkpoint.
+pub(crate) struct Decoder {
+    pub(super) tables: Tables,
+    by_fqn: HashMap<Vec<u8>, u32>,
+    by_file: HashMap<String, u32>,
+    by_transforms: HashMap<Vec<String>, u32>,
+    /// Which metadata file a chunk row came from is told by where that file's rows start.
+    pub(super) absorbed: Vec<usize>,
+    /// Bytes of pickle so far: tables may not outgrow it by much, however it shares its objects.
+    budget: usize,
+    path_text: usize,
+    strays: usize,
+    scratch: Vec<u64>,
+}
+
+impl Decoder {
+    pub(crate) fn new() -> Self {
+        let tables = Tables { transforms: vec![Vec::new()], ..Tables::default() };
+        Self {
+            tables,
+            by_fqn: HashMap::new(),
+            by_file: HashMap::new(),
+            by_transforms: HashMap::from([(Vec::new(), 0)]),
+            absorbed: Vec::new(),
+            budget: 4096,
+            path_text: 0,
+            strays: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes in one pickle: `.metadata`, or that of the next rank.
+    ///
+    /// # Errors
+    /// `Malformed` or `Unsupported` where the whole cannot be understood. What is wrong with one
+    /// entry stays with that entry.
+    pub(crate) fn absorb(&mut self, graph: &Graph) -> Result<()> {
+        let root = graph.root();
+        self.budget = self.budget.saturating_add(graph.consumed());
+        match walk::class(root, "the checkpoint's Metadata")? {
+            Class::Metadata => {}
+            Class::MCoreMetadata => self.tables.traits.megatron = true,
+            _ => return Err(walk::unknown_global(root, "the checkpoint's Metadata")),
+        }
+        let [entries, planner, storage, storage_meta, version, mcore, plans] = walk::fields(
+            root,
+            [
+                "state_dict_metadata",
+                "planner_data",
+                "storage_data",
+                "storage_meta",
+                "version",
+                "mcore_data",
+                "all_local_plans",
+            ],
+        );
+        self.note_traits(storage_meta, version, planner.is_some());
+        self.tables.traits.megatron |= mcore.is_some() || plans.is_some();
+        let entries = entries
+            .ok_or_else(|| Error::malformed("the Metadata object has no state_dict_metadata"))?;
+        let (first_row, rank) = (self.tables.chunks.len(), self.absorbed.len());
+        self.absorbed.push(first_row);
+        walk::each_pair(entries, "state_dict_metadata", &mut |key, value, hidden| {
+            self.entry(key, value, hidden, rank)
+        })?;
+        if let Some(storage) = storage {
+            self.storage(storage, first_row)?;
+        }
+        if let Some(planner) = planner {
+            walk::each_pair(planner, "planner_data", &mut |key, value, _| self.path(key, value))?;
+        }
+        if let Some(mcore) = mcore {
+            walk::each_pair(mcore, "mcore_data", &mut |key, value, _| self.mcore(key, value))?;
+        }
+        Ok(())
+    }
+
+    fn note_traits(
+        &mut self,
+        storage_meta: Option<NodeRef<'_>>,
+        version: Option<NodeRef<'_>>,
+        planner: bool,
+    ) {
+        let traits = &mut self.tables.traits;
+        traits.planner_data |= planner;
+        if let Some(meta) = storage_meta {
+            traits.storage_meta = true;
+            traits.modules |= walk::fields(meta, ["modules"])[0].is_some();
+        }
+        if let Some(version) = version {
+            let text = version.as_str().map_or_else(|| walk::describe(version), str::to_owned);
+            if text != "1.0.0" && traits.version.as_ref() != Some(&text) {
+                let note =
+                    format!("the metadata calls itself version {text:?}; this reader knows 1.0.0");
+                self.tables.notes.push(note);
+            }
+            traits.version = Some(text);
+        }
+    }
+
+    fn entry(
+        &mut self,
+        key: NodeRef<'_>,
+        value: NodeRef<'_>,
+        hidden: bool,
+        rank: usize,
+    ) -> Result<()> {
+        let (Kind::Str(raw) | Kind::Bytes(raw)) = key.kind() else {
+            return Err(Error::malformed(format!(
+                "state_dict_metadata has {} for a name",
+                walk::describe(key)
+            )));
+        };
+        let next = narrow(self.tables.entries.len());
+        let index = match self.by_fqn.entry(raw.to_vec()) {
+            Slot::Vacant(slot) => *slot.insert(next),
+            Slot::Occupied(_) if hidden => return Ok(()),
+            Slot::Occupied(slot) => *slot.get(),
+        };
+        if index == next {
+            let fqn = walk::escaped(raw);
+            if fqn.as_bytes() != raw {
+                let note = format!("the name {fqn} is no UTF-8 and is written with escapes");
+                self.tables.notes.push(note);
+            }
+            let kind = EntryKind::Unknown;
+            self.tables.entries.push(Entry { fqn, kind, path: PathAt::Absent, fault: None });
+        }
+        let made = self.kind(value, index);
+        let made = match made {
+            Err(e) if e.kind() == ckptkit_core::ErrorKind::LimitExceeded => return Err(e),
+            Err(e) => {
+                self.fault(index, e);
+                return Ok(());
+            }
+            Ok(made) => made,
+        };
+        let tables = &mut self.tables;
+        let entry = &tables.entries[index as usize];
+        if index == next {
+            tables.entries[index as usize].kind = made;
+            return Ok(());
+        }
+        // The same name again: from another rank it must say the same, in one file it may not be.
+        let agrees = match (&entry.kind, &made) {
+            (EntryKind::Tensor(a), EntryKind::Tensor(b)) => {
+                a.dtype == b.dtype && tables.dims_of(a.size) == tables.dims_of(b.size)
+            }
+            (EntryKind::Bytes(_), EntryKind::Bytes(_)) | (EntryKind::Unknown, _) => true,
+            _ => false,
+        };
+        if matches!(entry.kind, EntryKind::Unknown) && entry.fault.is_none() {
+            tables.entries[index as usize].kind = made;
+        } else if rank == 0 {
+            self.fault(index, Error::malformed("the name is listed twice in state_dict_metadata"));
+        } else if !agrees {
+            self.fault(
+                index,
+                Error::malformed(format!(
+                    "the metadata of rank {rank} gives another shape or dtype than that of the ranks before it"
+                ))
+                .hint("the files belong to different saves"),
+            );
+        }
+        Ok(())
+    }
+
+    fn kind(&mut self, value: NodeRef<'_>, index: u32) -> Result<EntryKind> {
+        match walk::class(value, "the description of a tensor or object")? {
+            Class::Bytes => return Ok(EntryKind::Bytes(ItemAt::NONE)),
+            Class::Tensor => {}
+            _ => return Err(walk::unknown_global(value, "the description of a tensor or object")),
+        }
+        let [properties, size, chunks] = walk::fields(value, ["properties", "size", "chunks"]);
+        let missing = |what| Error::malformed(format!("the tensor's description has no {what}"));
+        let dtype = self.dtype(properties.ok_or_else(|| missing("properties"))?)?;
+        let size = self.dims(size.ok_or_else(|| missing("size"))?, "the tensor's size")?;
+        let chunks = match chunks {
+            Some(chunks) => walk::items(chunks, "the tensor's list of chunks")?,
+            None => Vec::new(),
+        };
+        let start = self.tables.chunks.len();
+        for chunk in chunks {
+            if let Err(e) = self.chunk(chunk, size.rank, index) {
+                self.tables.chunks.truncate(start);
+                self.tables.items.truncate(start);
+                return Err(e);
+            }
+        }
+        if self.tables.chunks.len() > self.budget / 8 {
+            return Err(Error::limit("the metadata lists more chunks than its length can hold"));
+        }
+        TensorInfo::new("", dtype, self.tables.dims_of(size))
+            .map_err(|e| Error::malformed(e.message().to_owned()))?;
+        let chunks = narrow(start)..narrow(self.tables.chunks.len());
+        Ok(EntryKind::Tensor(TensorRow { dtype, size, chunks, reformulated: None }))
+    }
+
+    fn chunk(&mut self, chunk: NodeRef<'_>, rank: u8, tensor: u32) -> Result<()> {
+        if walk::class(chunk, "a chunk")? != Class::Chunk {
+            return Err(walk::unknown_global(chunk, "a chunk"));
+        }
+        let [offsets, sizes] = walk::fields(chunk, ["offsets", "sizes"]);
+        let (Some(offsets), Some(sizes)) = (offsets, sizes) else {
+            return Err(Error::malformed("a chunk has no offsets or no sizes"));
+        };
+        let at = self.dims(offsets, "a chunk's offsets")?;
+        let to = self.dims(sizes, "a chunk's sizes")?;
+        if at.rank != rank || to.rank != rank {
+            return Err(Error::malformed(format!(
+                "the chunk at {:?} of sizes {:?} does not have the tensor's {rank} dimensions",
+                self.tables.dims_of(at),
+                self.tables.dims_of(to)
+            )));
+        }
+        self.tables.chunks.push(ChunkRow { tensor, dims: at.start });
+        self.tables.items.push(ItemAt::NONE);
+        Ok(())
+    }
+
+    fn dims(&mut self, node: NodeRef<'_>, wanted: &'static str) -> Result<DimsAt> {
+        let start = narrow(self.tables.dims.len());
+        let rank = walk::dims(node, wanted, &mut self.tables.dims)?;
+        if self.tables.dims.len() > self.budget {
+            return Err(Error::limit(
+                "the metadata repeats its shapes more often than its length can hold",
+            ));
+        }
+        Ok(DimsAt { start, rank })
+    }
+
+    fn dtype(&mut self, properties: NodeRef<'_>) -> Result<Dtype> {
+        match walk::class(properties, "TensorProperties")? {
+            Class::Properties => {}
+            Class::ShardProperties => self.tables.traits.shard_names = true,
+            _ => return Err(walk::unknown_global(properties, "TensorProperties")),
+        }
+        let state =
+            properties.state().ok_or_else(|| Error::malformed("TensorProperties has no state"))?;
+        let (dtype, layout) = match state.kind() {
+            Kind::Tuple(parts) if matches!(parts.len(), 5 | 6) => {
+                self.tables.traits.strides |= parts.len() == 6;
+                (Some(state.other(parts[0])), Some(state.other(parts[1])))
+            }
+            Kind::Dict => {
+                let [dtype, layout] = walk::fields(properties, ["dtype", "layout"]);
+                (dtype, layout)
+            }
+            Kind::Tuple(parts) => {
+                return Err(Error::unsupported(format!(
+                    "TensorProperties has {} parts, torch writes 5 or 6",
+                    parts.len()
+                )));
+            }
+            _ => return Err(walk::unknown_global(state, "the state of TensorProperties")),
+        };
+        if let Some((callable, args)) = layout.and_then(|l| l.call()) {
+            let name = args.first().and_then(|a| a.as_str());
+            let known =
+                callable.as_global().is_some_and(|g| g.is("torch.serialization", "_get_layout"));
+            if known && name != Some("torch.strided") {
+                return Err(Error::unsupported(format!(
+                    "the tensor's layout is {}, only strided tensors are made of chunks",
+                    name.unwrap_or("unknown")
+                )));
+            }
+        }
+        let dtype = dtype.ok_or_else(|| Error::malformed("TensorProperties has no dtype"))?;
+        let global = dtype.as_global().ok_or_else(|| {
+            Error::malformed(format!("{} stands for a dtype", walk::describe(dtype)))
+        })?;
+        (global.module == "torch").then(|| Dtype::from_torch(global.name)).flatten().ok_or_else(
+            || Error::unsupported(format!("{global} is no dtype that this reader knows")),
+        )
+    }
+
+    /// Gives every chunk and bytes item of this file its place.
+    fn storage(&mut self, storage: NodeRef<'_>, first_row: usize) -> Result<()> {
+        let mut places = Vec::new();
+        walk::each_pair(storage, "storage_data", &mut |key, value, _| {
+            let place = self.place(key, value)?;
+            places.extend(place);
+            Ok(())
+        })?;
+        let Tables { chunks, items, dims, entries, .. } = &mut self.tables;
+        let rank_of = |entry: &Entry| match &entry.kind {
+            EntryKind::Tensor(row) => Some(row.size.rank as usize),
+            _ => None,
+        };
+        // One map for the whole file; chunks without elements give way to those with some.
+        let mut by_offset: HashMap<(u32, &[u64]), usize> =
+            HashMap::with_capacity(chunks.len() - first_row);
+        for (i, row) in chunks.iter().enumerate().skip(first_row) {
+            let Some(rank) = rank_of(&entries[row.tensor as usize]) else { continue };
+            let at = row.dims as usize;
+            let empty = dims[at + rank..at + 2 * rank].contains(&0);
+            match by_offset.entry((row.tensor, &dims[at..at + rank])) {
+                Slot::Vacant(slot) => {
+                    slot.insert(i);
+                }
+                Slot::Occupied(mut slot) if !empty => {
+                    let other = chunks[*slot.get()].dims as usize;
+                    if dims[other + rank..other + 2 * rank].contains(&0) {
+                        slot.insert(i);
+                    }
+                }
+                Slot::Occupied(_) => {}
+            }
+        }
+        let twice = |offset: Option<&[u64]>| {
+            Error::malformed(match offset {
+                Some(offset) => format!("storage_data has two places for the chunk at {offset:?}"),
+                None => "storage_data has two places for it".to_owned(),
+            })
+        };
+        let mut faults = Vec::new();
+        for Place { tensor, offset, rank, item, fault } in places {
+            if let Some(e) = fault {
+                faults.push((tensor, e));
+                continue;
+            }
+            let offset = offset.map(|at| &self.scratch[at..at + rank as usize]);
+            match (&mut entries[tensor as usize].kind, offset) {
+                (EntryKind::Tensor(_), Some(offset)) => match by_offset.get(&(tensor, offset)) {
+                    Some(&row) if items[row].is_stored() => {
+                        faults.push((tensor, twice(Some(offset))));
+                    }
+                    Some(&row) => items[row] = item,
+                    None => self.strays += 1,
+                },
+                (EntryKind::Bytes(slot), None) if !slot.is_stored() => *slot = item,
+                // A replica of an object that a lower rank has too.
+                (EntryKind::Bytes(_), None) if self.absorbed.len() > 1 => {}
+                (EntryKind::Bytes(_), None) => faults.push((tensor, twice(None))),
+                _ => self.strays += 1,
+            }
+        }
+        for (tensor, e) in faults {
+            self.fault(tensor, e);
+        }
+        self.scratch.clear();
+        Ok(())
+    }
+
+    fn place(&mut self, key: NodeRef<'_>, value: NodeRef<'_>) -> Result<Option<Place>> {
+        if walk::class(key, "a key of storage_data")? != Class::Index {
+            return Err(walk::unknown_global(key, "a key of storage_data"));
+        }
+        let [fqn, offset] = walk::fields(key, ["fqn", "offset"]);
+        let Some(Kind::Str(raw) | Kind::Bytes(raw)) = fqn.map(NodeRef::kind) else {
+            return Err(Error::malformed("a key of storage_data has no name"));
+        };
+        let Some(&tensor) = self.by_fqn.get(raw) else {
+            self.strays += 1;
+            return Ok(None);
+        };
+        let at = self.scratch.len();
+        let rank = offset.map(|o| walk::dims(o, "an offset in storage_data", &mut self.scratch));
+        if self.scratch.len() > self.budget {
+            return Err(Error::limit(
+                "storage_data repeats its offsets more often than its length can hold",
+            ));
+        }
+        let (rank, bad_offset) = match rank.transpose() {
+            Ok(rank) => (rank, None),
+            Err(e) => (None, Some(e)),
+        };
+        let item = match self.item(value, raw) {
+            Err(e) if e.kind() == ckptkit_core::ErrorKind::Denied => return Err(e),
+            other => other,
+        };
+        let (item, bad_item) = match item {
+            Ok(item) => (item, None),
+            Err(e) => (ItemAt::NONE, Some(e)),
+        };
+        Ok(Some(Place {
+            tensor,
+            offset: rank.map(|_| at),
+            rank: rank.unwrap_or(0),
+            item,
+            fault: bad_offset.or(bad_item),
+        }))
+    }
+
+    fn item(&mut self, value: NodeRef<'_>, fqn: &[u8]) -> Result<ItemAt> {
+        if walk::class(value, "a place in storage")? != Class::StorageInfo {
+            return Err(walk::unknown_global(value, "a place in storage"));
+        }
+        let [path, offset, length, transforms] =
+            walk::fields(value, ["relative_path", "offset", "length", "transform_descriptors"]);
+        let (Some(path), Some(offset), Some(length)) = (path, offset, length) else {
+            return Err(Error::malformed("a place in storage has no path, no offset or no length"));
+        };
+        let offset = walk::count(offset, "an item's offset")?;
+        let length = walk::count(length, "an item's length")?;
+        offset.checked_add(length).filter(|&end| i64::try_from(end).is_ok()).ok_or_else(|| {
+            Error::malformed(format!("an item of {length} bytes at offset {offset} ends past 2^63"))
+        })?;
+        let path = path.as_str().ok_or_else(|| {
+            Error::denied(format!("{} stands for a file's relative path", walk::describe(path)))
+                .within(format_args!("entry {}", walk::escaped(fqn)))
+        })?;
+        let file = match self.by_file.get(path) {
+            Some(&file) => file,
+            None => {
+                EntryPath::new(path)
+                    .within(|| format!("entry {}", walk::escaped(fqn)))
+                    .map_err(|e| e.hint("its data would lie outside the checkpoint"))?;
+                let file = narrow(self.tables.files.len());
+                self.tables.files.push(path.to_owned());
+                self.by_file.insert(path.to_owned(), file);
+                file
+            }
+        };
+        let transform = match transforms {
+            None => 0,
+            Some(list) => self.transform(list)?,
+        };
+        Ok(ItemAt { file, transform, offset, length })
+    }
+
+    fn transform(&mut self, list: NodeRef<'_>) -> Result<u32> {
+        let mut names = Vec::new();
+        for item in walk::items(list, "the list of transforms")? {
+            let name = item.as_str().ok_or_else(|| {
+                Error::malformed(format!("{} stands for a transform", walk::describe(item)))
+            })?;
+            names.push(name.to_owned());
+            if names.len() > 16 {
+                return Err(Error::limit("more than 16 transforms of one item"));
+            }
+        }
+        let next = narrow(self.tables.transforms.len());
+        if let Some(&known) = self.by_transforms.get(&names) {
+            return Ok(known);
+        }
+        self.tables.transforms.push(names.clone());
+        self.by_transforms.insert(names, next);
+        Ok(next)
+    }
+
+    fn path(&mut self, key: NodeRef<'_>, value: NodeRef<'_>) -> Result<()> {
+        let (Kind::Str(raw) | Kind::Bytes(raw)) = key.kind() else { return Ok(()) };
+        let Some(&index) = self.by_fqn.get(raw) else { return Ok(()) };
+        let parts = walk::items(value, "a path in planner_data")?;
+        let mut keys = Vec::with_capacity(parts.len());
+        for part in &parts {
+            keys.push(match part.kind() {
+                Kind::Str(text) => {
+                    self.path_text += text.len();
+                    Key::Str(walk::escaped(text))
+                }
+                Kind::Int(i) if i >= 0 => Key::Index(i.unsigned_abs()),
+                _ => {
+                    let fqn = &self.tables.entries[index as usize].fqn;
+                    let note = format!(
+                        "planner_data has {} in the path of {fqn}, which therefore stands under its own name",
+                        walk::describe(*part)
+                    );
+                    self.tables.notes.push(note);
+                    return Ok(());
+                }
+            });
+            self.path_text += 4;
+            if self.path_text > self.budget.saturating_mul(8) {
+                return Err(Error::limit(
+                    "planner_data repeats its text more often than its length can hold",
+                ));
+            }
+        }
+        let tables = &mut self.tables;
+        let entry = &mut tables.entries[index as usize];
+        if keys.is_empty() {
+            let note = format!("planner_data has an empty path for {}", entry.fqn);
+            tables.notes.push(note);
+            return Ok(());
+        }
+        if !matches!(entry.path, PathAt::Absent) {
+            return Ok(());
+        }
+        if ckptkit_core::join(&keys) == entry.fqn && entry.fqn.len() < INDEX_PART as usize {
+            let start = narrow(tables.parts.len());
+            tables.parts.extend(keys.iter().map(|key| match key {
+                Key::Index(i) => narrow(i.to_string().len()) | INDEX_PART,
+                Key::Str(s) | Key::Other(s) => narrow(s.len()),
+                _ => 0,
+            }));
+            entry.path = PathAt::Parts { start, len: narrow(keys.len()) };
+        } else {
+            entry.path = PathAt::Own(narrow(tables.own_paths.len()));
+            tables.own_paths.push(keys);
+        }
+        Ok(())
+    }
+
+    fn mcore(&mut self, key: NodeRef<'_>, value: NodeRef<'_>) -> Result<()> {
+        let Some(&index) = key.as_str().and_then(|k| self.by_fqn.get(k.as_bytes())) else {
+            return Ok(());
+        };
+        let shape = value
+            .get("nd_reformulated_orig_global_shape")
+            .or_else(|| walk::fields(value, ["nd_reformulated_orig_global_shape"])[0]);
+        let Some(shape) = shape.filter(|s| !s.is_none()) else { return Ok(()) };
+        let mut dims = Vec::new();
+        let read = walk::dims(shape, "nd_reformulated_orig_global_shape", &mut dims);
+        match (read, &mut self.tables.entries[index as usize].kind) {
+            (Ok(_), EntryKind::Tensor(row)) => row.reformulated = Some(dims),
+            (Err(e), EntryKind::Tensor(_)) => self.fault(index, e),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The first fault of an entry stays.
+    pub(super) fn fault(&mut self, index: u32, error: Error) {
+        let entry = &mut self.tables.entries[index as usize];
+        entry.fault.get_or_insert(error);
+    }
+
+    /// The finished tables.
+    pub(crate) fn finish(mut self) -> Tables {
+        self.merge();
+        if self.strays > 0 {
+            let note = format!(
+                "storage_data has {} places that belong to no chunk; they are not read",
+                self.strays
+            );
+            self.tables.notes.push(note);
+        }
+        let tables = &mut self.tables;
+        for entry in &mut tables.entries {
+            let EntryKind::Tensor(row) = &entry.kind else { continue };
+            if row.dtype.class() == DtypeClass::Quantized {
+                entry.fault.get_or_insert_with(|| {
+                    Error::unsupported(format!(
+                        "{} elements need a scale and a zero point, which a distributed checkpoint does not keep",
+                        row.dtype
+                    ))
+                });
+            }
+        }
+        tables.count_elements();
+        tables.dims.shrink_to_fit();
+        self.tables
+    }
+}
+
+struct Place {
+    tensor: u32,
+    /// Where the offset's numbers start in the scratch array.
+    offset: Option<usize>,
+    rank: u8,
+    item: ItemAt,
+    fault: Option<Error>,
+}
+
+impl Tables {
+    pub(super) fn dims_of(&self, at: DimsAt) -> &[u64] {
+        &self.dims[at.start as usize..at.start as usize + at.rank as usize]
+    }
+
+    /// torch counts pairs of 4-bit floats in the last dimension, we count elements.
+    fn count_elements(&mut self) {
+        for entry in &mut self.entries {
+            let EntryKind::Tensor(row) = &entry.kind else { continue };
+            if row.dtype != Dtype::F4 || entry.fault.is_some() {
+                continue;
+            }
+            let rank = row.size.rank as usize;
+            if rank == 0 {
+                entry.fault = Some(Error::unsupported(
+                    "a scalar of packed 4-bit floats has no last dimension",
+                ));
+                continue;
+            }
+            let mut last = vec![row.size.start as usize + rank - 1];
+            for i in row.chunks.start as usize..row.chunks.end as usize {
+                let at = self.chunks[i].dims as usize;
+                last.extend([at + rank - 1, at + 2 * rank - 1]);
+            }
+            // Shapes that rows share are stored once each row, so none is doubled twice.
+            for i in last {
+                self.dims[i] = self.dims[i].saturating_mul(2);
+            }
+        }
+    }
+}
+
+/// Everything numbered here is bounded by the pickle's length, which fits.
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

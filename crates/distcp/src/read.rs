@@ -1,0 +1,511 @@
+//! An opened checkpoint.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use ckptkit_core::{
+    Error, Limits, Region, Result, ResultExt, Tensor, TensorInfo, TensorSource, no_such_tensor,
+};
+use torch_save::{Graph, OpenOptions as TorchOptions, TorchFile, Value};
+
+use crate::item::{ByteItem, Items};
+use crate::layout;
+use crate::listing::{Holder, Listing, Origin};
+use crate::metadata::{Decoder, EntryKind, Tables};
+use crate::storage::{Directory, Files, StorageReader};
+use crate::variant::Variant;
+use crate::{assemble, part};
+
+/// How a checkpoint is opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    limits: Limits,
+}
+
+impl OpenOptions {
+    /// The bounds that hold.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens a directory; see [`DistCheckpoint::open`].
+    ///
+    /// # Errors
+    /// As [`DistCheckpoint::open`].
+    pub fn open(&self, dir: impl AsRef<Path>) -> Result<DistCheckpoint> {
+        self.open_path(dir.as_ref())
+    }
+
+    fn open_path(&self, path: &Path) -> Result<DistCheckpoint> {
+        let found = layout::find(path)?;
+        let directory = Directory::new(&found.dir)?;
+        build(Arc::new(directory), &self.limits, Some(found))
+    }
+
+    /// Opens what a storage holds; see [`DistCheckpoint::with_storage`].
+    ///
+    /// # Errors
+    /// As [`DistCheckpoint::with_storage`].
+    pub fn with_storage(&self, storage: Box<dyn StorageReader>) -> Result<DistCheckpoint> {
+        build(Arc::from(storage), &self.limits, None)
+    }
+}
+
+/// A distributed checkpoint. Cheap to clone, shareable between threads, keeps its files open.
+#[derive(Clone)]
+pub struct DistCheckpoint(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) tables: Tables,
+    pub(crate) items: Arc<Items>,
+    pub(crate) storage: Arc<dyn StorageReader>,
+    pub(crate) limits: Limits,
+    pub(crate) variant: Variant,
+    pub(crate) notes: Vec<String>,
+    found: Option<layout::Found>,
+    names: Vec<String>,
+    by_fqn: HashMap<String, u32>,
+    metadata_ranks: usize,
+    meta: OnceLock<Result<Option<TorchFile>>>,
+    common: OnceLock<Result<Option<TorchFile>>>,
+    listing: OnceLock<Listing>,
+}
+
+/// One stored box of a tensor: where it lies in the tensor and in which file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChunkInfo {
+    /// The box, in elements of the tensor as it is stored.
+    pub region: Region,
+    /// The data file, relative to the checkpoint.
+    pub file: String,
+    /// Where the item starts in the file, in bytes.
+    pub offset: u64,
+    /// The item's bytes, its archive's overhead included.
+    pub length: u64,
+    /// The transforms that the item went through, as the metadata names them.
+    pub transforms: Vec<String>,
+}
+
+fn build(
+    storage: Arc<dyn StorageReader>,
+    limits: &Limits,
+    found: Option<layout::Found>,
+) -> Result<DistCheckpoint> {
+    let names = storage.list()?;
+    let ranks = metadata_files(&names).in_file(storage.name())?;
+    let mut decoder = Decoder::new();
+    for file in &ranks {
+        let graph = storage
+            .open(file)
+            .and_then(|s| s.read(limits.pickle_bytes))
+            .and_then(|bytes| Graph::parse(bytes, limits))
+            .within(|| file.clone())
+            .in_file(storage.name())?;
+        decoder.absorb(&graph).within(|| file.clone()).in_file(storage.name())?;
+    }
+    let mut tables = decoder.finish();
+    let mut notes = std::mem::take(&mut tables.notes);
+    let variant = Variant::of(&names, &tables, ranks[0] != METADATA);
+    if names.iter().any(|n| n == METADATA) && names.iter().any(|n| layout::local_rank(n).is_some())
+    {
+        notes
+            .push("__N.metadata files of another save lie beside .metadata and are ignored".into());
+    }
+    if names.iter().any(|n| n == ".metadata.tmp") {
+        notes.push("a later save into the same directory was not finished (.metadata.tmp)".into());
+    }
+    for entry in tables.entries.iter().filter(|e| e.fqn.ends_with("_flat_param")) {
+        notes.push(format!(
+            "{} holds several parameters in one (FSDP1's local state dict): their names and shapes are not stored",
+            entry.fqn
+        ));
+    }
+    let mut ends = vec![(0, String::new()); tables.files.len()];
+    for (entry, item) in tables.items() {
+        let end = item.offset + item.length;
+        if let Some(slot) = ends.get_mut(item.file as usize).filter(|slot| slot.0 < end) {
+            *slot = (end, format!("the item of {}", entry.fqn));
+        }
+    }
+    let files = std::mem::take(&mut tables.files);
+    let files = Files::new(Arc::clone(&storage), files, &ends)?;
+    let transforms = std::mem::take(&mut tables.transforms);
+    let items = Arc::new(Items { files, transforms, limits: limits.clone() });
+    let by_fqn = tables.entries.iter().zip(0..).map(|(entry, i)| (entry.fqn.clone(), i)).collect();
+    Ok(DistCheckpoint(Arc::new(Inner {
+        tables,
+        items,
+        storage,
+        limits: limits.clone(),
+        variant,
+        notes,
+        found,
+        names,
+        by_fqn,
+        metadata_ranks: ranks.len(),
+        meta: OnceLock::new(),
+        common: OnceLock::new(),
+        listing: OnceLock::new(),
+    })))
+}
+
+const METADATA: &str = ".metadata";
+
+/// The metadata files to read, in order of rank.
+fn metadata_files(names: &[String]) -> Result<Vec<String>> {
+    if names.iter().any(|n| n == METADATA) {
+        return Ok(vec![METADATA.to_owned()]);
+    }
+    let mut ranks: Vec<(u32, &String)> =
+        names.iter().filter_map(|n| Some((layout::local_rank(n)?, n))).collect();
+    ranks.sort_unstable();
+    if ranks.is_empty() {
+        if names.iter().any(|n| n == ".metadata.tmp") {
+            return Err(Error::malformed(
+                "an unfinished save: there is .metadata.tmp, but no .metadata",
+            )
+            .hint("the program that saved it was stopped; use an earlier checkpoint"));
+        }
+        return Err(Error::not_found("there is no .metadata: no distributed checkpoint"));
+    }
+    let last = ranks.last().map_or(0, |r| r.0);
+    let mut expected = 0;
+    let mut missing = Vec::new();
+    for &(rank, name) in &ranks {
+        if rank < expected {
+            return Err(Error::malformed(format!(
+                "{name} gives rank {rank} a second metadata file"
+            )));
+        }
+        while expected < rank && missing.len() < 20 {
+            missing.push(format!("__{expected}.metadata"));
+            expected += 1;
+        }
+        expected = rank.saturating_add(1);
+    }
+    if !missing.is_empty() {
+        return Err(Error::not_found(format!(
+            "of {} ranks, the metadata of some is missing: {}",
+            u64::from(last) + 1,
+            missing.join(", ")
+        ))
+        .hint("copy the files of every rank into one directory"));
+    }
+    Ok(ranks.into_iter().map(|(_, name)| name.clone()).collect())
+}
+
+impl DistCheckpoint {
+    /// Opens a directory that is a checkpoint, or holds exactly one: NeMo's directory around
+    /// `weights/`, Megatron's around `iter_…/`, torchtitan's around `step-…/`.
+    ///
+    /// Reads the metadata and looks at the length of every data file; opens none of them. Costs
+    /// time and memory linear in the number of chunks.
+    ///
+    /// # Errors
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound) when there is no checkpoint, and one error
+    /// for all data files that are missing;
+    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument), naming them, when several
+    /// checkpoints lie inside; [`Malformed`](ckptkit_core::ErrorKind::Malformed) for an unfinished
+    /// save, damaged metadata, or a data file that is too short;
+    /// [`Denied`](ckptkit_core::ErrorKind::Denied) for metadata that points out of the directory;
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported), naming it, for a class that is
+    /// needed and not known; [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded).
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        OpenOptions::default().open(dir)
+    }
+
+    /// Opens a checkpoint that lies in something else: an archive, an object store.
+    ///
+    /// # Errors
+    /// As [`DistCheckpoint::open`].
+    pub fn with_storage(storage: Box<dyn StorageReader>) -> Result<Self> {
+        OpenOptions::default().with_storage(storage)
+    }
+
+    /// Whether the names of a directory's files are those of a distributed checkpoint.
+    pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+        layout::detect(names)
+    }
+
+    /// Which kind of checkpoint it is: `dcp`, `rank-local`, `lightning` or `megatron`.
+    #[must_use]
+    pub fn variant(&self) -> &'static str {
+        self.0.variant.name()
+    }
+
+    /// The directory, where it is one; inside the path that was opened when that is a parent.
+    #[must_use]
+    pub fn dir(&self) -> Option<&Path> {
+        self.0.found.as_ref().map(|f| f.dir.as_path())
+    }
+
+    /// What is strange about it without keeping it from being read. Opens all byte items.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.0.notes.clone();
+        notes.extend_from_slice(&self.listing().notes);
+        notes
+    }
+
+    /// The number of ranks that stored something, as the file names show it; ranks that own no
+    /// chunk leave no trace.
+    #[must_use]
+    pub fn ranks(&self) -> usize {
+        if self.0.variant == Variant::RankLocal {
+            return self.0.metadata_ranks;
+        }
+        let ranks: std::collections::HashSet<u32> =
+            self.files().iter().filter_map(|f| layout::data_rank(f)).collect();
+        ranks.len()
+    }
+
+    /// The data files that hold something, relative to the checkpoint, in the order in which the
+    /// metadata first mentions them.
+    #[must_use]
+    pub fn files(&self) -> &[String] {
+        self.0.items.files.names()
+    }
+
+    /// All files beside the metadata, as far as the storage lists them.
+    #[must_use]
+    pub fn listed_files(&self) -> &[String] {
+        &self.0.names
+    }
+
+    /// Which torch wrote it, as far as the metadata shows: `torch 2.15 or later`.
+    #[must_use]
+    pub fn writer(&self) -> &'static str {
+        crate::variant::writer(&self.0.tables.traits)
+    }
+
+    /// The version that the metadata itself gives (`1.0.0` since torch 2.9).
+    #[must_use]
+    pub fn metadata_version(&self) -> Option<&str> {
+        self.0.tables.traits.version.as_deref()
+    }
+
+    /// The number of chunks of all tensors.
+    #[must_use]
+    pub fn chunk_count(&self) -> usize {
+        self.0.tables.chunk_count()
+    }
+
+    /// The chunks of a tensor, by its name or FQN, in the order of the metadata; those without
+    /// elements that were not stored are left out.
+    ///
+    /// # Errors
+    /// `NotFound`; and the tensor's own error where nothing is known of it.
+    pub fn chunks(&self, fqn: &str) -> Result<Vec<ChunkInfo>> {
+        let entry = self.entry(fqn)?;
+        let row = match (&entry.kind, &entry.fault) {
+            (EntryKind::Tensor(row), _) => row,
+            (_, Some(e)) => return Err(e.clone().within(format_args!("entry {fqn}"))),
+            _ => {
+                return Err(Error::invalid(format!("{fqn} is an object, it has no chunks"))
+                    .hint("ask for its value"));
+            }
+        };
+        let items = &self.0.items;
+        let stored = self.0.tables.chunks(row).filter(|c| c.item.is_stored());
+        Ok(stored
+            .map(|c| ChunkInfo {
+                region: Region { offsets: c.offsets.to_vec(), sizes: c.sizes.to_vec() },
+                file: items.files.name(c.item.file).to_owned(),
+                offset: c.item.offset,
+                length: c.item.length,
+                transforms: items.transforms_of(c.item).to_vec(),
+            })
+            .collect())
+    }
+
+    /// The FQNs of the objects that are no tensors, in the order of the metadata.
+    pub fn byte_items(&self) -> impl Iterator<Item = &str> {
+        let entries = self.0.tables.entries.iter();
+        entries.filter(|e| matches!(e.kind, EntryKind::Bytes(_))).map(|e| e.fqn.as_str())
+    }
+
+    /// The object under an FQN; tensors in it by their names in the checkpoint. What a custom
+    /// planner wrote without torch.save is its bytes.
+    ///
+    /// # Errors
+    /// `NotFound` for no object's name; those of reading its item.
+    pub fn item_value(&self, fqn: &str) -> Result<Value> {
+        let index = self.entry_index(fqn)?;
+        self.entry_value(index)
+    }
+
+    pub(crate) fn entry_value(&self, index: u32) -> Result<Value> {
+        let entry = &self.0.tables.entries[index as usize];
+        let value = match &entry.kind {
+            EntryKind::Bytes(at) => match self.0.items.bytes(*at) {
+                Ok(ByteItem::Torch(file)) => file
+                    .value(file.root())
+                    .map(|v| self.listing().name_tensors(v, Holder::Entry(index))),
+                Ok(ByteItem::Raw(section)) => {
+                    section.read(self.0.limits.decompressed_bytes).map(Value::Bytes)
+                }
+                Err(e) => Err(e),
+            },
+            _ => Err(Error::invalid("it is a tensor, not an object").hint("read the tensor")),
+        };
+        value.within(|| format!("entry {}", entry.fqn)).in_file(self.0.storage.name())
+    }
+
+    /// The archive of an object under an FQN, for its graph; `None` for one that a custom planner
+    /// wrote without torch.save.
+    ///
+    /// # Errors
+    /// As [`DistCheckpoint::item_value`].
+    pub fn item(&self, fqn: &str) -> Result<Option<TorchFile>> {
+        let entry = self.entry(fqn)?;
+        let EntryKind::Bytes(at) = entry.kind else {
+            return Err(Error::invalid(format!("{fqn} is a tensor, not an object")));
+        };
+        match self.0.items.bytes(at).within(|| format!("entry {fqn}"))? {
+            ByteItem::Torch(file) => Ok(Some(file)),
+            ByteItem::Raw(_) => Ok(None),
+        }
+    }
+
+    /// Lightning's `meta.pt`: epoch, loops, callbacks, hyper-parameters. `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn meta(&self) -> Result<Option<TorchFile>> {
+        self.0.side_file(&self.0.meta, "meta.pt")
+    }
+
+    /// Megatron's `common.pt`: iteration, arguments, everything that is not sharded. `None` where
+    /// there is none.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn common(&self) -> Result<Option<TorchFile>> {
+        self.0.side_file(&self.0.common, "common.pt")
+    }
+
+    /// The files of NeMo's `context/` beside the weights: configuration, tokenizer. Empty where
+    /// there is no such directory.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn context(&self) -> Result<Vec<PathBuf>> {
+        match self.0.found.as_ref().and_then(|f| f.context.as_deref()) {
+            Some(context) => layout::files_below(context),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Fills `out` with the box of a tensor that starts at `offsets` and has `sizes` elements in
+    /// every dimension: row-major, little-endian. Opens the items that the box meets and reads no
+    /// more of them than that takes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a box that leaves the tensor or does not have the length of `out`;
+    /// those of [`TensorSource::tensor`] and of reading.
+    pub fn read_region(
+        &self,
+        fqn: &str,
+        offsets: &[u64],
+        sizes: &[u64],
+        out: &mut [u8],
+    ) -> Result<()> {
+        part::read(&self.tensor(fqn)?, offsets, sizes, out).in_file(self.0.storage.name())
+    }
+
+    pub(crate) fn listing(&self) -> &Listing {
+        self.0.listing.get_or_init(|| Listing::make(self))
+    }
+
+    pub(crate) fn entry_index(&self, fqn: &str) -> Result<u32> {
+        if let Some(&index) = self.0.by_fqn.get(fqn) {
+            return Ok(index);
+        }
+        if let Some(index) = self.listing().origin(fqn) {
+            return Ok(index);
+        }
+        let names = self.0.tables.entries.iter().map(|e| e.fqn.as_str());
+        Err(no_such_tensor(fqn, names).in_file(self.0.storage.name()))
+    }
+
+    fn entry(&self, fqn: &str) -> Result<&crate::metadata::Entry> {
+        Ok(&self.0.tables.entries[self.entry_index(fqn)? as usize])
+    }
+
+    fn entry_tensor(&self, index: u32, info: &TensorInfo) -> Result<Tensor> {
+        let entry = &self.0.tables.entries[index as usize];
+        match &entry.kind {
+            EntryKind::Tensor(row) => {
+                assemble::tensor(&self.0.tables, &self.0.items, entry, row, info)
+            }
+            _ => Err(Error::invalid(format!("{} is no tensor", entry.fqn))),
+        }
+    }
+}
+
+impl Inner {
+    fn side_file(
+        &self,
+        slot: &OnceLock<Result<Option<TorchFile>>>,
+        name: &str,
+    ) -> Result<Option<TorchFile>> {
+        let open = || {
+            if !self.names.iter().any(|n| n == name) {
+                return Ok(None);
+            }
+            let section = self.storage.open(name)?;
+            TorchOptions::default().limits(self.limits.clone()).open(&section).map(Some)
+        };
+        slot.get_or_init(|| open().within(|| name.to_owned()).in_file(self.storage.name())).clone()
+    }
+}
+
+impl TensorSource for DistCheckpoint {
+    /// In the order of the metadata; tensors inside objects where the object stands, those of
+    /// `meta.pt` and `common.pt` last. The first call opens all byte items.
+    fn infos(&self) -> Box<dyn Iterator<Item = &TensorInfo> + '_> {
+        Box::new(self.listing().infos.iter())
+    }
+
+    /// Looks a tensor up by its name, or by its FQN where that is another. Checks that its chunks
+    /// tile it, which costs `n log n` in their number; opens no item but those that are too short
+    /// to hold their chunk as it is. A tensor that cannot be read is given as one whose bytes are
+    /// [`TensorBytes::Broken`](ckptkit_core::TensorBytes::Broken).
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let listing = self.listing();
+        if let Some((info, origin)) = listing.find(name) {
+            return match origin {
+                Origin::Entry(index) => self.entry_tensor(*index, info),
+                Origin::Inside(tensor) => Ok(tensor.clone()),
+            };
+        }
+        if let Some((_, e)) = listing.failures.iter().find(|(n, _)| n == name) {
+            return Err(e.clone());
+        }
+        // By FQN, where the name is another.
+        if let Some(&index) = self.0.by_fqn.get(name) {
+            if let Some(info) = listing.info_of(index) {
+                return self.entry_tensor(index, info);
+            }
+        }
+        Err(no_such_tensor(name, self.infos().map(TensorInfo::name)).in_file(self.0.storage.name()))
+    }
+}
+
+impl std::fmt::Debug for DistCheckpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "DistCheckpoint({}, {}, {} entries, {} chunks)",
+            self.0.storage.name(),
+            self.variant(),
+            self.0.tables.entries.len(),
+            self.chunk_count()
+        )
+    }
+}

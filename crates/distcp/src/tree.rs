@@ -1,0 +1,237 @@
+//! The tree of values that was saved, put together again.
+
+use std::collections::HashMap;
+
+use ckptkit_core::{Error, Key, Result, ResultExt};
+use torch_save::{TorchFile, Value};
+
+use crate::listing::Holder;
+use crate::metadata::EntryKind;
+use crate::read::DistCheckpoint;
+
+impl DistCheckpoint {
+    /// The state dict as it was before it was flattened: string keys in dicts, positions in lists,
+    /// tensors by their names. Keys of `meta.pt` join at the root, `common.pt` stands under
+    /// `common`. An object that cannot be read is left out and told in
+    /// [`DistCheckpoint::notes`]. Opens all byte items.
+    ///
+    /// # Errors
+    /// `Malformed` when paths contradict each other: one ends where another goes on, or a list
+    /// has a position far beyond its items.
+    pub fn tree(&self) -> Result<Value> {
+        let mut root = self.subtree("")?.unwrap_or(Value::Dict(Vec::new()));
+        if let Value::Dict(pairs) = &mut root {
+            if let Some(meta) = self.meta()? {
+                let value = self.side_value(&meta, Holder::Meta)?;
+                if let Value::Dict(more) = value {
+                    for (key, value) in more {
+                        if !pairs.iter().any(|(k, _)| *k == key) {
+                            pairs.push((key, value));
+                        }
+                    }
+                }
+            }
+            if let Some(common) = self.common()? {
+                let value = self.side_value(&common, Holder::Common)?;
+                pairs.push((Value::Str("common".into()), value));
+            }
+        }
+        Ok(root)
+    }
+
+    /// The value under a dotted path of [`DistCheckpoint::tree`]; opens only the items that it is
+    /// made of.
+    ///
+    /// # Errors
+    /// `NotFound`; and as [`DistCheckpoint::tree`].
+    pub fn value(&self, path: &str) -> Result<Value> {
+        if path.is_empty() {
+            return self.tree();
+        }
+        if let Some(value) = self.subtree(path)? {
+            return Ok(value);
+        }
+        // Inside an object: the longest entry that the path begins with.
+        let entries = self.0.tables.entries.iter().zip(0..);
+        let holder = entries
+            .filter(|(e, _)| matches!(e.kind, EntryKind::Bytes(_)))
+            .filter_map(|(e, index)| {
+                let name = ckptkit_core::join(&self.0.tables.path(e));
+                let rest = path.strip_prefix(&name)?.strip_prefix('.')?.to_owned();
+                Some((name.len(), index, rest))
+            })
+            .max();
+        if let Some((_, index, rest)) = holder {
+            if let Some(found) = self.entry_value(index)?.get(&rest) {
+                return Ok(found.clone());
+            }
+        }
+        if let Some(common) = self.common()? {
+            if let Some(rest) = path.strip_prefix("common") {
+                if let Some(rest) = rest.strip_prefix('.').or((rest.is_empty()).then_some("")) {
+                    let value = common.lookup(rest)?;
+                    return Ok(self.listing().name_tensors(value, Holder::Common));
+                }
+            }
+        }
+        if let Some(meta) = self.meta()? {
+            let value = meta.lookup(path)?;
+            return Ok(self.listing().name_tensors(value, Holder::Meta));
+        }
+        Err(Error::not_found(format!("there is no value {path:?}")).in_file(self.0.storage.name()))
+    }
+
+    fn side_value(&self, file: &TorchFile, holder: Holder) -> Result<Value> {
+        Ok(self.listing().name_tensors(file.value(file.root())?, holder))
+    }
+
+    /// The tree of the entries at or below a dotted path; `None` where there are none.
+    fn subtree(&self, under: &str) -> Result<Option<Value>> {
+        let tables = &self.0.tables;
+        let mut root = None;
+        // Empty containers vanish when a list is flattened, so some positions may be missing.
+        let mut padding = 2 * tables.entries.len() + 64;
+        for (entry, index) in tables.entries.iter().zip(0..) {
+            let path = tables.path(entry);
+            let Some(skip) = below(&path, under) else { continue };
+            let value = match &entry.kind {
+                EntryKind::Tensor(_) => match self.listing().info_of(index) {
+                    Some(info) => Value::Tensor(info.name().to_owned()),
+                    None => continue,
+                },
+                EntryKind::Bytes(_) => match self.entry_value(index) {
+                    Ok(value) => value,
+                    Err(e) if skip == path.len() => return Err(e),
+                    Err(_) => continue,
+                },
+                EntryKind::Unknown => continue,
+            };
+            let keys = &path[skip..];
+            let within = || format!("entry {}", entry.fqn);
+            insert(&mut root, keys, value, &mut padding)
+                .within(within)
+                .in_file(self.0.storage.name())?;
+        }
+        Ok(root.map(Slot::into_value))
+    }
+}
+
+/// How many keys of `path` spell the dotted `under`; `None` where it does not stand there.
+fn below(path: &[Key], under: &str) -> Option<usize> {
+    if under.is_empty() {
+        return Some(0);
+    }
+    (1..=path.len()).find(|&n| ckptkit_core::join(&path[..n]) == under)
+}
+
+/// A tree that is being filled.
+enum Slot {
+    /// Its pairs, and where each key is among them.
+    Map(Vec<(String, Option<Slot>)>, HashMap<String, usize>),
+    List(Vec<Option<Slot>>),
+    Leaf(Value),
+}
+
+impl Slot {
+    fn into_value(self) -> Value {
+        let value = |slot: Option<Self>| slot.map_or(Value::None, Self::into_value);
+        match self {
+            Self::Leaf(value) => value,
+            Self::Map(pairs, _) => {
+                Value::Dict(pairs.into_iter().map(|(k, v)| (Value::Str(k), value(v))).collect())
+            }
+            Self::List(items) => Value::List(items.into_iter().map(value).collect()),
+        }
+    }
+}
+
+/// Paths longer than this are no state dict's.
+const MAX_DEPTH: usize = 200;
+
+/// Puts a value where its path says. `padding` is how many list positions may still be made up.
+fn insert(root: &mut Option<Slot>, keys: &[Key], value: Value, padding: &mut usize) -> Result<()> {
+    if keys.len() > MAX_DEPTH {
+        return Err(Error::limit(format!("a path of {} keys", keys.len())));
+    }
+    let conflict = |what: String| {
+        Error::malformed(format!("its path {what}"))
+            .hint("planner_data contradicts itself; list the tensors by name instead")
+    };
+    let mut at = root;
+    for key in keys {
+        let slot = at.get_or_insert_with(|| match key {
+            Key::Index(_) => Slot::List(Vec::new()),
+            _ => Slot::Map(Vec::new(), HashMap::new()),
+        });
+        at = match (slot, key) {
+            (Slot::Map(pairs, index), Key::Str(name) | Key::Other(name)) => {
+                let i = *index.entry(name.clone()).or_insert(pairs.len());
+                if i == pairs.len() {
+                    pairs.push((name.clone(), None));
+                }
+                &mut pairs[i].1
+            }
+            (Slot::List(items), &Key::Index(i)) => {
+                let missing = i.saturating_sub(items.len() as u64);
+                let i = usize::try_from(i).ok().filter(|_| missing <= *padding as u64);
+                let i = i.ok_or_else(|| {
+                    let n = items.len();
+                    conflict(format!("has a list position far beyond the {n} items of its list"))
+                })?;
+                if i >= items.len() {
+                    *padding -= i - items.len();
+                    items.resize_with(i + 1, || None);
+                }
+                &mut items[i]
+            }
+            (Slot::Leaf(_), _) => return Err(conflict("goes on where another one ends".into())),
+            _ => return Err(conflict("has a position where another one has a key".into())),
+        };
+    }
+    if at.is_some() {
+        return Err(conflict("ends where another one goes on".into()));
+    }
+    *at = Some(Slot::Leaf(value));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(paths: &[&[Key]]) -> Result<Value> {
+        let mut root = None;
+        let mut padding = paths.len() + 8;
+        for (i, path) in (0..).zip(paths) {
+            insert(&mut root, path, Value::Int(i), &mut padding)?;
+        }
+        Ok(root.map_or(Value::None, Slot::into_value))
+    }
+
+    fn s(k: &str) -> Key {
+        Key::Str(k.into())
+    }
+
+    #[test]
+    fn text_makes_dicts_and_positions_make_lists() {
+        let got = tree(&[&[s("a"), Key::Index(1)], &[s("a"), Key::Index(0)], &[s("b.c"), s("0")]]);
+        let list = Value::List(vec![Value::Int(1), Value::Int(0)]);
+        let dict = Value::Dict(vec![(Value::Str("0".into()), Value::Int(2))]);
+        let expected =
+            Value::Dict(vec![(Value::Str("a".into()), list), (Value::Str("b.c".into()), dict)]);
+        assert_eq!(got.unwrap(), expected);
+    }
+
+    #[test]
+    fn contradictions() {
+        let refused = |paths: &[&[Key]]| tree(paths).unwrap_err().to_string();
+        assert!(refused(&[&[s("a")], &[s("a"), s("b")]]).contains("goes on where"));
+        assert!(refused(&[&[s("a"), s("b")], &[s("a")]]).contains("ends where"));
+        assert!(
+            refused(&[&[s("a"), s("b")], &[s("a"), Key::Index(0)]]).contains("a position where")
+        );
+        assert!(refused(&[&[Key::Index(1 << 40)]]).contains("far beyond"));
+        assert!(refused(&[&[Key::Index(u64::MAX)]]).contains("far beyond"));
+        assert!(refused(&[&vec![s("a"); 201]]).contains("201 keys"));
+    }
+}
