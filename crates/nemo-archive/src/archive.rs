@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use ckptkit_core::{EntryPath, Error, Result, ResultExt, Section, Tensor, TensorInfo, TensorSource};
+use ckptkit_core::{
+    EntryPath, Error, Result, ResultExt, Section, Tensor, TensorInfo, TensorSource,
+};
 
 use crate::artifact::{self, Artifact};
 use crate::config::Config;
@@ -206,10 +208,11 @@ impl NemoArchive {
     /// [`NotFound`](ckptkit_core::ErrorKind::NotFound);
     /// [`Denied`](ckptkit_core::ErrorKind::Denied) for a reference that leaves the archive.
     pub fn artifact(&self, uri: &str) -> Result<&Entry> {
-        artifact::resolve(&self.0.index, uri).and_then(|found| {
-            found.ok_or_else(|| Error::not_found(format!("{uri:?} names no member")))
-        })
-        .in_file(self.name())
+        artifact::resolve(&self.0.index, uri)
+            .and_then(|found| {
+                found.ok_or_else(|| Error::not_found(format!("{uri:?} names no member")))
+            })
+            .in_file(self.name())
     }
 
     /// The tensors, read on first use.
@@ -245,11 +248,12 @@ impl NemoArchive {
             .in_file(self.name()));
         }
         let full = format!("{}!/{}", self.name(), entry.path());
-        entry
-            .section()
-            .and_then(|s| Self::of_section(&s, &full, depth, &self.0.options))
-            .within(|| format!("member {}", entry.path()))
-            .in_file(self.name())
+        let open = |s: Section| Self::of_section(&s, &full, depth, &self.0.options);
+        entry.section().and_then(open).map_err(|e| match e.file() {
+            // The name says where it is already.
+            Some(file) if file.starts_with(&full) => e,
+            _ => e.within(format_args!("member {}", entry.path())).in_file(self.name()),
+        })
     }
 
     /// Whether there are adapter weights only, which need a base model to be of use.

@@ -11,7 +11,8 @@ use crate::limits::ArchiveLimits;
 
 /// The files below `root`, by name; none is opened.
 pub(crate) fn walk(root: &Path, limits: &ArchiveLimits, mapped: bool) -> Result<Vec<Entry>> {
-    let real = fs::canonicalize(root).map_err(|e| Error::io("open the directory", e).in_file(root))?;
+    let real =
+        fs::canonicalize(root).map_err(|e| Error::io("open the directory", e).in_file(root))?;
     let mut walk = Walk { root, real, limits, mapped, found: Vec::new() };
     let mut pending = vec![String::new()];
     while let Some(below) = pending.pop() {

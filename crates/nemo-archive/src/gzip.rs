@@ -22,8 +22,7 @@ pub(crate) fn spill(
     limits: &ArchiveLimits,
     notes: &mut Vec<String>,
 ) -> Result<Section> {
-    spill_inner(archive, limits, notes)
-        .map_err(|e| e.within("gzip stream").in_file(archive.name()))
+    spill_inner(archive, limits, notes).map_err(|e| e.within("gzip stream").in_file(archive.name()))
 }
 
 fn spill_inner(

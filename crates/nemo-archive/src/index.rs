@@ -165,8 +165,9 @@ impl Index {
                 path = above;
             }
             if entry.is_dir() && matches!(path, "model_config.yaml" | "model_weights.ckpt") {
-                return Err(Error::malformed("is a directory, expected a file")
-                    .within(entry.place_name()));
+                return Err(
+                    Error::malformed("is a directory, expected a file").within(entry.place_name())
+                );
             }
         }
         Ok(())

@@ -119,6 +119,8 @@ pub(crate) fn is_adapter_only(weights: &Weights) -> bool {
     let mut names = weights.infos().map(ckptkit_core::TensorInfo::name).peekable();
     names.peek().is_some()
         && names.all(|n| {
-            n.contains("adapter_layer.") || n.contains("prompt_table") || n.contains("prompt_encoder")
+            n.contains("adapter_layer.")
+                || n.contains("prompt_table")
+                || n.contains("prompt_encoder")
         })
 }

@@ -248,7 +248,8 @@ fn reference(inner: &str) -> Option<(Option<usize>, Vec<&str>)> {
     }
     let plain = |k: &&str| {
         !k.is_empty()
-            && k.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | '@' | '$' | ' '))
+            && k.chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | '@' | '$' | ' '))
     };
     keys.iter().all(plain).then_some((up, keys))
 }

@@ -61,9 +61,8 @@ impl Config {
                 limits.config_bytes
             )));
         }
-        let text = std::str::from_utf8(bytes).map_err(|e| {
-            Error::malformed("is not UTF-8 text").at(e.valid_up_to() as u64)
-        })?;
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| Error::malformed("is not UTF-8 text").at(e.valid_up_to() as u64))?;
         let body = text.strip_prefix('\u{feff}').unwrap_or(text);
         let base = text.len() - body.len();
         if let Some((at, c)) = body.char_indices().find(|&(_, c)| !is_printable(c)) {
@@ -221,7 +220,9 @@ impl Config {
             return true;
         }
         // More than a few dots in one key never happen, and trying all would be exponential.
-        for n in 1..=parts.len().min(if matches!(self.tree.kind(here), Kind::Map(_)) { 4 } else { 1 }) {
+        for n in
+            1..=parts.len().min(if matches!(self.tree.kind(here), Kind::Map(_)) { 4 } else { 1 })
+        {
             let Some(next) = child(&self.tree, here, &parts[..n].join(".")) else { continue };
             trail.push(next);
             if self.descend(&parts[n..], trail) {

@@ -76,9 +76,7 @@ fn digits_or_underscores(s: &str) -> bool {
 /// The digits before a point: `[0-9][0-9_]*`, and OmegaConf's stricter `[0-9]+(?:_[0-9]+)*`.
 fn whole(s: &str, dialect: Dialect) -> bool {
     match dialect {
-        Dialect::PyYaml => {
-            s.starts_with(|c: char| c.is_ascii_digit()) && digits_or_underscores(s)
-        }
+        Dialect::PyYaml => s.starts_with(|c: char| c.is_ascii_digit()) && digits_or_underscores(s),
         Dialect::OmegaConf => {
             s.split('_').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
         }
@@ -202,9 +200,8 @@ fn integer(text: &str, radix: u32) -> Result<Value> {
         }
     } else {
         let digits = steps(body).filter(|d| !d.is_empty());
-        let digits = digits.ok_or_else(|| {
-            Error::malformed(format!("{text:?} is no number that Python reads"))
-        })?;
+        let digits = digits
+            .ok_or_else(|| Error::malformed(format!("{text:?} is no number that Python reads")))?;
         for digit in digits {
             number.push(radix, digit);
         }

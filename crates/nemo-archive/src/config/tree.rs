@@ -83,7 +83,8 @@ impl Tree {
         };
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|e| {
-                Error::malformed(format!("is not YAML: {}", e.info())).within(line(e.marker().line()))
+                Error::malformed(format!("is not YAML: {}", e.info()))
+                    .within(line(e.marker().line()))
             })?;
             // What is wrong with a mapping is seen at its end, and looked for at its start.
             let at = match (&event, builder.open.last()) {
@@ -175,7 +176,8 @@ impl Builder<'_> {
                 .strip_prefix("tag:yaml.org,2002:python/object/apply:pathlib.")
                 .map(|c| c.strip_prefix("_local.").unwrap_or(c));
             if let Some("Path" | "PosixPath" | "WindowsPath") = class {
-                self.notes.push("a pathlib path in the config is read as the list of its parts".into());
+                self.notes
+                    .push("a pathlib path in the config is read as the list of its parts".into());
                 return Ok(());
             }
         }

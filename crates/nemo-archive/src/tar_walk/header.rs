@@ -34,8 +34,10 @@ pub(crate) fn is_header(head: &[u8]) -> bool {
 /// Decodes a block that is no end marker; errors do not yet say where it lies.
 pub(crate) fn decode(block: &[u8; BLOCK_LEN]) -> Result<Fields> {
     if !checksum_matches(block) {
+        let name = tar::Header::from_byte_slice(block).path_bytes();
         return Err(Error::malformed("the checksum of the tar header does not match")
-            .hint("the file is damaged or cut short, or no tar archive: copy it again"));
+            .within(format_args!("member {}", shown(&name)))
+            .hint("the file is damaged or cut short: copy it again"));
     }
     let header = tar::Header::from_byte_slice(block);
     let old = header.as_old();

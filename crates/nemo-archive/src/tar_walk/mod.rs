@@ -48,7 +48,8 @@ pub(crate) fn walk(
     limits: &ArchiveLimits,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Member>> {
-    let mut walk = Walk { archive, limits, notes, members: Vec::new(), pending: Pending::default() };
+    let mut walk =
+        Walk { archive, limits, notes, members: Vec::new(), pending: Pending::default() };
     let mut at = 0;
     while let Some(next) = walk.step(at).map_err(|e| e.at(at).in_file(archive.name()))? {
         at = next;
@@ -245,9 +246,7 @@ fn kind(flag: u8, slash: bool) -> Result<Kind> {
     match flag {
         // v7 archives have no type for directories.
         0 if slash => Ok(Kind::Directory),
-        b'0' | b'7' if slash => {
-            Err(Error::malformed("is a file, but its name ends in a slash"))
-        }
+        b'0' | b'7' if slash => Err(Error::malformed("is a file, but its name ends in a slash")),
         0 | b'0' | b'7' => Ok(Kind::File),
         b'5' => Ok(Kind::Directory),
         b'1' => denied("is a hard link"),

@@ -110,7 +110,9 @@ mod tests {
         assert!(found.to_string().contains("malformed"), "{found}");
         let found = local(b"24 comment=a\n9 path=bcd\n12 path=x/y\n").unwrap();
         assert_eq!(found.path.as_deref(), Some(&b"x/y"[..]));
-        for bad in [&b"x"[..], b"99 path=a\n", b"3 =\n", b"10 path=ab", b"-9 path=a\n", b" 8 path=\n"] {
+        for bad in
+            [&b"x"[..], b"99 path=a\n", b"3 =\n", b"10 path=ab", b"-9 path=a\n", b" 8 path=\n"]
+        {
             assert!(local(bad).is_err(), "{bad:?}");
         }
     }

@@ -10,7 +10,7 @@ use crate::index::Index;
 pub(crate) const V0_11_FOLDER: &str = ".nemo_tmp";
 
 const FILE: &str = "model_weights.ckpt";
-const FOLDER: &str = "model_weights/";
+pub(super) const FOLDER: &str = "model_weights/";
 
 /// How an archive lays its tensors out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

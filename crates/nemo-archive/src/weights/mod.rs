@@ -120,7 +120,12 @@ impl Weights {
         }
     }
 
-    fn add_file(&mut self, entry: &Entry, prefix: Option<&str>, options: &OpenOptions) -> Result<()> {
+    fn add_file(
+        &mut self,
+        entry: &Entry,
+        prefix: Option<&str>,
+        options: &OpenOptions,
+    ) -> Result<()> {
         let open = || {
             let section = entry.section()?;
             let torch = torch_save::OpenOptions::default().limits(options.torch_limits.clone());
