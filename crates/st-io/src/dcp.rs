@@ -67,8 +67,10 @@ impl DcpShards {
             let (pieces, others): (Vec<&str>, Vec<&str>) =
                 directory.tensor_files().partition(|n| dcp_shard(n).is_some());
             if pieces.is_empty() {
-                return Err(Error::not_found("no files such as shard-00001-model-00001-of-00001.\
-                     safetensors")
+                return Err(Error::not_found(
+                    "no files such as shard-00001-model-00001-of-00001.\
+                     safetensors",
+                )
                 .in_file(path));
             }
             let mut notes = Vec::new();
@@ -240,8 +242,8 @@ fn whole(pieces: Vec<Piece>, file: &dyn Fn(usize) -> String) -> Result<Tensor> {
         }
     }
     let regions: Vec<Region> = pieces.iter().map(|p| p.region.clone()).collect();
-    let shape = tiling::hull(&regions)
-        .ok_or_else(|| place(Error::malformed("saved_offsets overflow")))?;
+    let shape =
+        tiling::hull(&regions).ok_or_else(|| place(Error::malformed("saved_offsets overflow")))?;
     tiling::check(&shape, &regions, |i| file(pieces[i].file)).map_err(place)?;
     if let (1, Some(only)) = (pieces.len(), pieces.first()) {
         return Ok(only.tensor.clone());
@@ -251,8 +253,7 @@ fn whole(pieces: Vec<Piece>, file: &dyn Fn(usize) -> String) -> Result<Tensor> {
     if info.dtype().element_bytes().is_none() {
         return packed(info, full).map_err(place);
     }
-    let chunks: Arc<[Chunk]> =
-        full.map(|p| Chunk { region: p.region, tensor: p.tensor }).collect();
+    let chunks: Arc<[Chunk]> = full.map(|p| Chunk { region: p.region, tensor: p.tensor }).collect();
     Tensor::new(info, TensorBytes::Chunks(chunks))
 }
 

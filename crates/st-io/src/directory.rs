@@ -136,9 +136,8 @@ impl Directory {
     }
 
     fn pick(&self, groups: BTreeMap<String, Group<'_>>, notes: &mut Vec<String>) -> Result<Found> {
-        let (mut candidates, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = groups
-            .into_iter()
-            .partition(|(_, g)| g.listed() || self.options.without_index);
+        let (mut candidates, rest): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            groups.into_iter().partition(|(_, g)| g.listed() || self.options.without_index);
         if candidates.is_empty() {
             let shards: Vec<&str> =
                 rest.values().flat_map(|g| g.numbered.iter().copied()).collect();
@@ -152,7 +151,10 @@ impl Directory {
             ));
         }
         for group in rest.values() {
-            notes.push(format!("not read, no index lists them: {}", some(group.numbered.iter().copied())));
+            notes.push(format!(
+                "not read, no index lists them: {}",
+                some(group.numbered.iter().copied())
+            ));
         }
         if candidates.len() > 1 && !candidates.contains_key("model") {
             self.drop_shards_of_indexes(&mut candidates)?;

@@ -303,7 +303,9 @@ fn check_tiling(entries: &[Entry]) -> Result<u64> {
                     "data_offsets [{begin}, {end}] are those of tensor {:?} too",
                     b.name()
                 ))
-                .hint("the format cannot share bytes between names: write one and record the alias"),
+                .hint(
+                    "the format cannot share bytes between names: write one and record the alias",
+                ),
                 Some(b) if begin < cursor => Error::malformed(format!(
                     "data_offsets [{begin}, {end}] overlap those of tensor {:?}, [{}, {}]",
                     b.name(),
@@ -391,9 +393,8 @@ impl Fields {
             return Ok(Entry { what: What::Unknown { name, dtype, shape }, begin, end });
         };
         let info = TensorInfo::new(name, known, shape)?;
-        let refuse = |why: String| {
-            Err(Error::malformed(why).within(format_args!("tensor {}", info.name())))
-        };
+        let refuse =
+            |why: String| Err(Error::malformed(why).within(format_args!("tensor {}", info.name())));
         let bits = u128::from(info.numel()) * u128::from(known.bits());
         if bits % 8 != 0 {
             return refuse(format!(

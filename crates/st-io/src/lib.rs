@@ -28,6 +28,4 @@ pub use sharded::{Shard, ShardedSt};
 pub use size::parse_size;
 pub use slice::{slice_region, slice_rows};
 pub use split::split;
-pub use write::{
-    Order, Plan, WriteOptions, layout_file, layout_sharded, plan_file, plan_sharded,
-};
+pub use write::{Order, Plan, WriteOptions, layout_file, layout_sharded, plan_file, plan_sharded};

@@ -75,8 +75,10 @@ impl ShardedSt {
                 Found::Single(name) => Err(Error::invalid(format!("{name} is not sharded"))
                     .in_file(path)
                     .hint("open it as a file")),
-                Found::Dcp(_) => Err(Error::invalid("these are pieces written by torch's \
-                     distributed checkpoint, not the shards of an index")
+                Found::Dcp(_) => Err(Error::invalid(
+                    "these are pieces written by torch's \
+                     distributed checkpoint, not the shards of an index",
+                )
                 .in_file(path)
                 .hint("open the directory as a checkpoint")),
             }
@@ -182,9 +184,8 @@ impl ShardedSt {
         }
         let bytes: u64 = shards.iter().map(|(_, f)| f.header().data_bytes()).sum();
         match (index.total_size(), index.metadata.get("total_size")) {
-            (Some(size), _) if size != bytes => notes.push(format!(
-                "total_size in the index is {size}, the tensors have {bytes} bytes"
-            )),
+            (Some(size), _) if size != bytes => notes
+                .push(format!("total_size in the index is {size}, the tensors have {bytes} bytes")),
             (None, Some(text)) => notes.push(format!("total_size in the index is {text}")),
             _ => {}
         }
@@ -398,7 +399,9 @@ fn match_names(index: &Index, shards: &[(String, StFile)]) -> Result<Vec<(u32, u
                     "the index says that tensor {name:?} is in {shard_name}, which does not have it"
                 ),
             });
-            return Err(error.hint("index and shards are of different checkpoints, or one is stale"));
+            return Err(
+                error.hint("index and shards are of different checkpoints, or one is stale")
+            );
         };
         order.push((*shard, entry));
     }

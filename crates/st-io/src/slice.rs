@@ -18,8 +18,9 @@ use crate::packed::{byte_shape, last_dim_bytes, over_bytes};
 /// not there, and where packed elements would be cut inside a byte.
 pub fn slice_rows(tensor: &Tensor, rows: Range<u64>) -> Result<Tensor> {
     let Some((_, rest)) = tensor.shape().split_first() else {
-        return Err(Error::invalid("a scalar has no rows")
-            .within(format_args!("tensor {}", tensor.name())));
+        return Err(
+            Error::invalid("a scalar has no rows").within(format_args!("tensor {}", tensor.name()))
+        );
     };
     let Some(count) = rows.end.checked_sub(rows.start) else {
         return Err(Error::invalid(format!("rows {rows:?} end before they begin"))
@@ -85,8 +86,7 @@ fn strided(view: &Strided, region: &Region) -> Result<TensorBytes> {
 
 /// What lies of each chunk in `region`, placed in it.
 fn parts(chunks: &[Chunk], region: &Region) -> Result<Arc<[Chunk]>> {
-    let minus =
-        |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(x, y)| x - y).collect::<Vec<u64>>();
+    let minus = |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(x, y)| x - y).collect::<Vec<u64>>();
     chunks
         .iter()
         .filter_map(|chunk| Some((chunk, chunk.region.intersect(region)?)))

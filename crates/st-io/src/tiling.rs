@@ -17,9 +17,8 @@ pub(crate) fn hull(boxes: &[Region]) -> Option<Vec<u64>> {
 /// Checks that `boxes` (of the rank of `shape`, all inside it) cover it once and everywhere.
 /// `names` says which file each box is from.
 pub(crate) fn check(shape: &[u64], boxes: &[Region], name: impl Fn(usize) -> String) -> Result<()> {
-    let volume = |sizes: &[u64]| {
-        sizes.iter().try_fold(1_u128, |v, s| v.checked_mul(u128::from(*s)))
-    };
+    let volume =
+        |sizes: &[u64]| sizes.iter().try_fold(1_u128, |v, s| v.checked_mul(u128::from(*s)));
     let mut order: Vec<usize> = (0..boxes.len()).filter(|i| !boxes[*i].is_empty()).collect();
     // Sweep along the dimension that is cut into most parts, so that few boxes are open at once.
     let widest = (0..shape.len()).max_by_key(|&d| {
@@ -50,9 +49,8 @@ pub(crate) fn check(shape: &[u64], boxes: &[Region], name: impl Fn(usize) -> Str
         }
         open.push(i);
     }
-    let covered = order
-        .iter()
-        .try_fold(0_u128, |sum, i| sum.checked_add(volume(&boxes[*i].sizes)?));
+    let covered =
+        order.iter().try_fold(0_u128, |sum, i| sum.checked_add(volume(&boxes[*i].sizes)?));
     match (covered, volume(shape)) {
         (Some(covered), Some(whole)) if covered == whole => Ok(()),
         (Some(covered), Some(whole)) => Err(Error::malformed(format!(

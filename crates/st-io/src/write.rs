@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
-use ckptkit_core::{EntryPath, Error, Layout, OutputFile, Result, Segment, Tensor};
+use ckptkit_core::{EntryPath, Error, Layout, OutputFile, Result, Segment, Tensor, TensorBytes};
 
 use crate::header::{MAX_HEADER_BYTES, REMOTE_HEADER_BYTES, long_header};
 use crate::index;
@@ -158,8 +158,9 @@ pub fn plan_sharded(
 ) -> Result<Plan> {
     check(tensors, options)?;
     if options.max_shard_bytes == 0 {
-        return Err(Error::invalid("a shard of 0 bytes holds nothing")
-            .hint("give a size such as 5GB"));
+        return Err(
+            Error::invalid("a shard of 0 bytes holds nothing").hint("give a size such as 5GB")
+        );
     }
     let shards = split(tensors, options.max_shard_bytes);
     let mut notes = Vec::new();
@@ -253,10 +254,15 @@ fn check(tensors: &[Tensor], options: &WriteOptions) -> Result<()> {
                 tensor.shape()
             )));
         }
-        // Meta tensors and broken entries say so themselves.
-        if !tensor.has_bytes() {
-            tensor.read_into(0, &mut []).map_err(|e| e.hint("leave the tensor out"))?;
-            return place(Error::unsupported("the tensor has no bytes"));
+        let without_bytes = match tensor.bytes() {
+            TensorBytes::None(why) => {
+                Some(Error::unsupported(format!("there are no bytes to write: {why}")))
+            }
+            TensorBytes::Broken(error) => Some(error.clone()),
+            _ => None,
+        };
+        if let Some(error) = without_bytes {
+            return place(error.hint("leave the tensor out"));
         }
     }
     Ok(())
@@ -284,11 +290,7 @@ fn file(
 }
 
 /// The length, the JSON and its padding.
-fn header(
-    tensors: &[&Tensor],
-    metadata: &BTreeMap<String, String>,
-    align: u64,
-) -> Result<Vec<u8>> {
+fn header(tensors: &[&Tensor], metadata: &BTreeMap<String, String>, align: u64) -> Result<Vec<u8>> {
     let mut json = String::with_capacity(16 + tensors.len() * 96);
     json.push('{');
     if !metadata.is_empty() {

@@ -71,8 +71,16 @@ fn text() {
     header_refused("{} {}", 0, &["JSON"]);
     header_refused("[]", 0, &["sequence"]);
     header_refused("{\"w\":", 0, &["tensor w", "EOF"]);
-    header_refused(r#"{"\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#, 0, &["hex escape"]);
-    header_refused(r#"{"\udc00":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#, 0, &["surrogate"]);
+    header_refused(
+        r#"{"\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
+        0,
+        &["hex escape"],
+    );
+    header_refused(
+        r#"{"\udc00":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
+        0,
+        &["surrogate"],
+    );
     let deep = format!("{}{}", "{\"a\":".repeat(5_000), "}".repeat(5_000));
     header_refused(&deep, 0, &["tensor a", "deeper"]);
     let deep = format!(r#"{{"w":{{"x":{}{}}}}}"#, "[".repeat(50_000), "]".repeat(50_000));
@@ -106,8 +114,14 @@ fn fields() {
         (r#""dtype":"F4","shape":[3],"data_offsets":[0,2]"#, "12 bits"),
         (r#""dtype":"F6_E2M3","shape":[2],"data_offsets":[0,2]"#, "12 bits"),
         (r#""dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,4]"#, "i64"),
-        (r#""dtype":"F32","shape":[0,9223372036854775808,9223372036854775808],"data_offsets":[0,0]"#, "i64"),
-        (r#""dtype":"F32","shape":[9223372036854775808,9223372036854775808,0],"data_offsets":[0,0]"#, "i64"),
+        (
+            r#""dtype":"F32","shape":[0,9223372036854775808,9223372036854775808],"data_offsets":[0,0]"#,
+            "i64",
+        ),
+        (
+            r#""dtype":"F32","shape":[9223372036854775808,9223372036854775808,0],"data_offsets":[0,0]"#,
+            "i64",
+        ),
         (r#""dtype":"F32","shape":[4611686018427387904,2],"data_offsets":[0,0]"#, "i64"),
         (r#""dtype":"F64","shape":[9223372036854775807],"data_offsets":[0,0]"#, "bytes"),
     ] {
@@ -116,12 +130,20 @@ fn fields() {
     header_refused(r#"{"w":["U8",[4],[0,4]]}"#, 4, &["tensor w", "sequence", "expected an object"]);
     header_refused(r#"{"w":null}"#, 0, &["tensor w", "null"]);
     let many = format!("[{}1]", "1,".repeat(64));
-    header_refused(&entry(&format!(r#""dtype":"U8","shape":{many},"data_offsets":[0,1]"#)), 1, &["64"]);
+    header_refused(
+        &entry(&format!(r#""dtype":"U8","shape":{many},"data_offsets":[0,1]"#)),
+        1,
+        &["64"],
+    );
 }
 
 #[test]
 fn metadata() {
-    header_refused(r#"{"__metadata__":{"a":1}}"#, 0, &["__metadata__ key \"a\"", "expected a string"]);
+    header_refused(
+        r#"{"__metadata__":{"a":1}}"#,
+        0,
+        &["__metadata__ key \"a\"", "expected a string"],
+    );
     header_refused(r#"{"__metadata__":{"a":null}}"#, 0, &["expected a string"]);
     header_refused(r#"{"__metadata__":{"a":{}}}"#, 0, &["expected a string"]);
     header_refused(r#"{"__metadata__":[]}"#, 0, &["__metadata__ as an object"]);
@@ -130,7 +152,11 @@ fn metadata() {
     header_refused(r#"{"__metadata__":null,"__metadata__":{}}"#, 0, &["\"__metadata__\" twice"]);
     header_refused(r#"{"__metadata__":{"a":"","\u0061":""}}"#, 0, &["\"a\" twice"]);
     // A tensor cannot be called so: the reference writer lets it happen.
-    header_refused(r#"{"__metadata__":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#, 0, &["string"]);
+    header_refused(
+        r#"{"__metadata__":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#,
+        0,
+        &["string"],
+    );
 }
 
 #[test]
@@ -141,15 +167,24 @@ fn tiling() {
         };
         format!(r#"{{"one":{},"two":{}}}"#, entry(a), entry(b))
     };
-    header_refused(&two((0, 4), (4, 8)).replace("two", r"\u006fne"), 8, &["two tensors", "\"one\""]);
+    header_refused(
+        &two((0, 4), (4, 8)).replace("two", r"\u006fne"),
+        8,
+        &["two tensors", "\"one\""],
+    );
     header_refused(&two((0, 4), (5, 8)), 8, &["tensor two", "[5, 8]", "hole", "4 to 5"]);
     header_refused(&two((1, 4), (4, 8)), 8, &["tensor one", "hole", "0 to 1"]);
-    header_refused(&two((0, 4), (3, 8)), 8, &["tensor two", "[3, 8]", "overlap", "\"one\", [0, 4]"]);
+    header_refused(
+        &two((0, 4), (3, 8)),
+        8,
+        &["tensor two", "[3, 8]", "overlap", "\"one\", [0, 4]"],
+    );
     header_refused(&two((0, 4), (0, 4)), 4, &["tensor two", "\"one\" too", "alias"]);
     header_refused(&two((0, 4), (2, 2)), 4, &["tensor two", "overlap"]);
     header_refused(&two((0, 4), (9, 9)), 4, &["tensor two", "hole"]);
     let far = u64::MAX - 4;
-    let entry = format!(r#"{{"w":{{"dtype":"U8","shape":[4],"data_offsets":[{far},{}]}}}}"#, u64::MAX);
+    let entry =
+        format!(r#"{{"w":{{"dtype":"U8","shape":[4],"data_offsets":[{far},{}]}}}}"#, u64::MAX);
     header_refused(&entry, 4, &["tensor w", "hole"]);
 }
 
