@@ -79,7 +79,7 @@ impl NemoArchive {
     pub(crate) fn of_directory(root: &Path, options: &OpenOptions) -> Result<Self> {
         let has = |name: &str| root.join(name).exists();
         let known = |name: &&str| has(name) || has(&format!("{}/{name}", weights::V0_11_FOLDER));
-        if !CONFIGS.iter().any(|c| known(&c)) {
+        if !CONFIGS.iter().any(known) {
             if has("context") && has("weights") {
                 return Err(Error::unsupported("is a NeMo 2 checkpoint, not a .nemo")
                     .in_file(root)

@@ -19,7 +19,11 @@ pub struct Entry {
 pub(crate) enum Place {
     Directory,
     Section(Section),
-    File { path: PathBuf, mapped: bool },
+    File {
+        path: PathBuf,
+        #[cfg_attr(not(feature = "mmap"), allow(dead_code))]
+        mapped: bool,
+    },
 }
 
 impl Entry {

@@ -1,5 +1,7 @@
 //! The config: OmegaConf's scalars, bounds, references, and the bytes that spell each value.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use ckptkit_core::ErrorKind;
 use nemo_archive::{ArchiveLimits, Config, Value};
 
@@ -193,6 +195,8 @@ fn what_is_no_config_is_refused() {
         .map(|i| format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 10].join(",")))
         .collect();
     let aliases = format!("a0: &a0 x\n{aliases}");
+    let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1 << 20), "*a, ".repeat(100));
+    let keys = format!("? {}\n: [{}]\n", "k".repeat(1 << 20), "x, ".repeat(300));
     let tower: String = (1..70).map(|i| format!("a{i}: &a{i} [*a{}]\n", i - 1)).collect();
     for (text, kind, says) in [
         (
@@ -210,6 +214,8 @@ fn what_is_no_config_is_refused() {
         (&deep, ErrorKind::LimitExceeded, "64"),
         (&aliases, ErrorKind::LimitExceeded, "aliases"),
         (&format!("a0: &a0 x\n{tower}"), ErrorKind::LimitExceeded, "64"),
+        (&long, ErrorKind::LimitExceeded, "aliases"),
+        (&keys, ErrorKind::LimitExceeded, "dotted keys"),
         ("- a\n- b\n", ErrorKind::Malformed, "mapping"),
         ("just text", ErrorKind::Malformed, "mapping"),
         ("", ErrorKind::Malformed, "empty"),

@@ -1,6 +1,8 @@
 //! Any single flipped byte of a header gives an equal archive or an error, never a panic; and any
 //! text gives a config or an error.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use ckptkit_core::Section;

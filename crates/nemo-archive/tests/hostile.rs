@@ -1,5 +1,7 @@
 //! What is refused, why, and that the message names the member.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use ckptkit_core::{ErrorKind, Section};

@@ -1,5 +1,7 @@
 //! What is read, from every container and in every layout.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
 mod common;
 
 use ckptkit_core::{ErrorKind, Section, TensorSource};

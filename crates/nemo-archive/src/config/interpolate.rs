@@ -5,7 +5,7 @@
 
 use ckptkit_core::{Error, Result};
 
-use super::tree::{Kind, NodeId, Tree};
+use super::tree::{Kind, NodeId, Tree, weight};
 use super::value::{self, Value};
 
 /// Where a value stands: the nodes from the root of the document down to it.
@@ -14,7 +14,8 @@ pub(crate) type Trail = Vec<NodeId>;
 pub(crate) struct Resolver<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) depth: usize,
-    /// Nodes that may still be written out; interpolations copy whole sections.
+    /// Nodes (and parts of long texts) that may still be written out: interpolations copy whole
+    /// sections.
     pub(crate) budget: u64,
     /// The references that are being followed.
     pub(crate) active: Vec<Trail>,
@@ -38,10 +39,8 @@ impl Resolver<'_> {
     /// The value at the end of `trail`, with every reference in it followed.
     pub(crate) fn value(&mut self, trail: &mut Trail) -> Result<Value> {
         let Some(&id) = trail.last() else { return Ok(Value::None) };
-        self.budget = self.budget.checked_sub(1).ok_or_else(|| {
-            Error::limit("interpolations make the config larger than the limit allows")
-        })?;
         let tree = self.tree;
+        self.charge(tree.scalar(id).map_or(1, weight))?;
         match tree.kind(id) {
             Kind::Scalar(Value::Str(s)) if s.contains("${") => self.text(s, trail),
             Kind::Scalar(v) => Ok(v.clone()),
@@ -56,12 +55,20 @@ impl Resolver<'_> {
                 let mut out = Vec::with_capacity(pairs.len());
                 for pair in pairs {
                     let key = tree.scalar(pair.key).cloned().unwrap_or(Value::None);
+                    self.charge(weight(&key))?;
                     out.push((key, self.below(pair.value, trail)?));
                 }
                 Ok(Value::Dict(out))
             }
             Kind::Alias(_) => Ok(Value::None),
         }
+    }
+
+    fn charge(&mut self, cost: u64) -> Result<()> {
+        self.budget = self.budget.checked_sub(cost).ok_or_else(|| {
+            Error::limit("interpolations make the config larger than the limit allows")
+        })?;
+        Ok(())
     }
 
     fn below(&mut self, id: NodeId, trail: &mut Trail) -> Result<Value> {

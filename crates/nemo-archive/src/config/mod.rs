@@ -15,6 +15,9 @@ use crate::limits::ArchiveLimits;
 use interpolate::{Resolver, Trail, child};
 use tree::{Kind, NodeId, Tree};
 
+/// Bytes of all dotted keys together. A vocabulary of a million entries has some 30 MB of them.
+const MAX_KEY_BYTES: usize = 256 << 20;
+
 /// A model's config: the constructor arguments of its class.
 #[derive(Debug)]
 pub struct Config {
@@ -73,6 +76,7 @@ impl Config {
         if !matches!(tree.kind(tree.root), Kind::Map(_)) {
             return Err(Error::malformed("is not a mapping of names to values"));
         }
+        check_keys(&tree)?;
         let mut top = vec![tree.root];
         // A training config holds the model's under one key; NeMo goes there.
         let is_map = |id: &NodeId| matches!(tree.kind(*id), Kind::Map(_));
@@ -194,7 +198,7 @@ impl Config {
     }
 
     fn resolver(&self) -> Resolver<'_> {
-        let nodes = self.tree.nodes.len() as u64;
+        let nodes = self.tree.expanded();
         Resolver {
             tree: &self.tree,
             depth: self.limits.interpolation_depth,
@@ -249,6 +253,30 @@ impl Config {
             Kind::Alias(_) => Value::None,
         }
     }
+}
+
+/// Refuses a config whose dotted keys, all written out, would fill the memory: long keys around
+/// many values.
+fn check_keys(tree: &Tree) -> Result<()> {
+    const INDEX: usize = 8;
+    let mut total = 0_usize;
+    let mut pending = vec![(tree.root, 0_usize)];
+    while let Some((id, len)) = pending.pop() {
+        match tree.kind(id) {
+            Kind::List(items) => pending.extend(items.iter().map(|&i| (i, len + INDEX))),
+            Kind::Map(pairs) => pending.extend(pairs.iter().map(|p| {
+                let key = &tree.nodes[tree.follow(p.key)].span;
+                (p.value, len + key.len() + 1)
+            })),
+            _ => total = total.saturating_add(len),
+        }
+        if total > MAX_KEY_BYTES {
+            return Err(Error::limit(format!(
+                "the dotted keys of all values are longer than {MAX_KEY_BYTES} bytes"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What YAML 1.1 allows in a text; a NUL would end it for the parser.

@@ -20,7 +20,7 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Bytes of the file, quotes included.
     pub(crate) span: Range<usize>,
-    /// Nodes when aliases are written out, and how deep they nest then.
+    /// [`Kind::weight`] of all below when aliases are written out, and how deep they nest then.
     expanded: u64,
     height: usize,
 }
@@ -32,6 +32,24 @@ pub(crate) enum Kind {
     Map(Vec<Pair>),
     /// `*name`
     Alias(NodeId),
+}
+
+impl Kind {
+    /// What writing it out once more costs: long texts count for more than one node.
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Scalar(v) => weight(v),
+            Self::Alias(_) => 0,
+            _ => 1,
+        }
+    }
+}
+
+pub(crate) fn weight(value: &Value) -> u64 {
+    match value {
+        Value::Str(s) | Value::BigInt(s) => 1 + s.len() as u64 / 256,
+        _ => 1,
+    }
 }
 
 /// A key and its value; `merged` when they come from another mapping through `<<`.
@@ -61,6 +79,11 @@ impl Tree {
 
     pub(crate) fn kind(&self, id: NodeId) -> &Kind {
         &self.nodes[self.follow(id)].kind
+    }
+
+    /// What the whole costs when aliases are written out.
+    pub(crate) fn expanded(&self) -> u64 {
+        self.nodes[self.root].expanded
     }
 
     pub(crate) fn scalar(&self, id: NodeId) -> Option<&Value> {
@@ -94,7 +117,8 @@ impl Tree {
             builder.event(event, span).map_err(|e| e.within(line(at)))?;
         }
         let root = builder.root.ok_or_else(|| Error::malformed("is empty, expected a mapping"))?;
-        let added = builder.nodes[root].expanded.saturating_sub(builder.nodes.len() as u64);
+        let own = builder.nodes.iter().map(|n| n.kind.weight()).sum();
+        let added = builder.nodes[root].expanded.saturating_sub(own);
         if added > limits.yaml_expansion {
             return Err(Error::limit(format!(
                 "aliases add {added} nodes, more than the limit of {}",
@@ -187,7 +211,8 @@ impl Builder<'_> {
     fn add(&mut self, kind: Kind, span: &Span, anchor: usize) -> Result<NodeId> {
         let span = self.bytes.at(span.start.index())..self.bytes.at(span.end.index());
         let id = self.nodes.len();
-        self.nodes.push(Node { kind, span, expanded: 1, height: 0 });
+        let expanded = kind.weight();
+        self.nodes.push(Node { kind, span, expanded, height: 0 });
         if anchor != 0 {
             self.anchors.insert(anchor, id);
         }

@@ -6,8 +6,8 @@
 use ckptkit_core::{Error, Result};
 
 /// The unit in which tar archives are laid out, in bytes.
-pub(crate) const BLOCK: u64 = 512;
-const BLOCK_LEN: usize = 512;
+pub(crate) const BLOCK: u64 = BLOCK_LEN as u64;
+pub(crate) const BLOCK_LEN: usize = 512;
 /// Where the checksum lies, which is summed as if it were spaces.
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
@@ -57,7 +57,7 @@ fn checksum_matches(block: &[u8]) -> bool {
     let rest = || block[..CHECKSUM.start].iter().chain(&block[CHECKSUM.end..]);
     let unsigned = field + rest().map(|&b| u64::from(b)).sum::<u64>();
     // Some old writers summed signed characters; Python's tarfile takes both.
-    let signed = field.checked_add_signed(rest().map(|&b| i64::from(b.cast_signed())).sum());
+    let signed = field.checked_add_signed(rest().map(|&b| i64::from(i8::from_ne_bytes([b]))).sum());
     stored == unsigned || Some(stored) == signed
 }
 

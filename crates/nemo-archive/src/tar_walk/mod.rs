@@ -12,7 +12,8 @@ use ckptkit_core::{EntryPath, Error, Result, Section};
 
 use crate::limits::ArchiveLimits;
 
-pub(crate) use header::{BLOCK, is_header, shown};
+pub(crate) use header::is_header;
+use header::{BLOCK, BLOCK_LEN, shown};
 
 /// From this size on, PAX writers may put anything into the header's own size field.
 const OCTAL_MAX: u64 = 1 << 33;
@@ -73,7 +74,7 @@ impl Walk<'_> {
             self.notes.push("the archive has no end blocks".into());
             return self.end();
         }
-        let mut block = [0; BLOCK as usize];
+        let mut block = [0; BLOCK_LEN];
         if left < BLOCK {
             let tail = &mut block[..usize::try_from(left).unwrap_or(0)];
             self.archive.read_at(at, tail)?;

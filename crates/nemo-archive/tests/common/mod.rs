@@ -1,6 +1,7 @@
 //! Builds tars header by header, so that they can be wrong in every way, and torch checkpoints
 //! small enough to be read at a glance.
-#![allow(dead_code, reason = "each suite uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each suite uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::io::Write;
 
