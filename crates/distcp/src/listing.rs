@@ -22,6 +22,8 @@ pub(crate) enum Origin {
 pub(crate) struct Listing {
     pub(crate) infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
+    /// The path of each, where the metadata's entry does not say it.
+    paths: Vec<Option<Vec<Key>>>,
     by_name: HashMap<String, usize>,
     by_entry: HashMap<u32, usize>,
     /// Names in the checkpoint of tensors inside objects: (object, name in it).
@@ -145,6 +147,7 @@ impl Listing {
         let mut out = Self {
             infos: Vec::with_capacity(drafts.len()),
             origins: Vec::with_capacity(drafts.len()),
+            paths: Vec::with_capacity(drafts.len()),
             by_name: HashMap::with_capacity(drafts.len()),
             by_entry: HashMap::new(),
             inside: HashMap::new(),
@@ -167,11 +170,22 @@ impl Listing {
             if let Some(holder) = draft.holder {
                 out.inside.insert(holder, i);
             }
+            out.paths.push(draft.path);
             out.infos.push(info);
             out.origins.push(origin);
             out.by_name.insert(name, i);
         }
         out
+    }
+
+    /// The keys from the root to each tensor, in the order of `infos`.
+    pub(crate) fn paths<'a>(&'a self, checkpoint: &'a DistCheckpoint) -> impl Iterator<Item = Vec<Key>> + 'a {
+        let tables = &checkpoint.0.tables;
+        self.paths.iter().zip(&self.origins).map(|(path, origin)| match (path, origin) {
+            (Some(path), _) => path.clone(),
+            (None, Origin::Entry(index)) => tables.path(&tables.entries[*index as usize]),
+            (None, Origin::Inside(tensor)) => vec![Key::Str(tensor.name().to_owned())],
+        })
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<(&TensorInfo, &Origin)> {

@@ -276,6 +276,19 @@ impl DistCheckpoint {
         &self.0.names
     }
 
+    /// The keys from the root to each tensor, in the order of
+    /// [`infos`](TensorSource::infos): the path that was flattened into its name.
+    pub fn paths(&self) -> impl Iterator<Item = Vec<ckptkit_core::Key>> + '_ {
+        self.listing().paths(self)
+    }
+
+    /// Entries that cannot be listed, because not even a shape is known or their object cannot be
+    /// read: (name, why). Opens all byte items.
+    #[must_use]
+    pub fn failures(&self) -> &[(String, ckptkit_core::Error)] {
+        &self.listing().failures
+    }
+
     /// Which torch wrote it, as far as the metadata shows: `torch 2.15 or later`.
     #[must_use]
     pub fn writer(&self) -> &'static str {
