@@ -1,12 +1,13 @@
 //! An opened file: its object graph and its tensors.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::Arc;
 
 use ckptkit_core::{
-    Error, Key, Limits, Result, ResultExt, Section, StorageId, Tensor, TensorBytes, TensorInfo,
-    TensorSource, no_such_tensor, unique_names,
+    Error, Key, Limits, Result, ResultExt, Section, Tensor, TensorBytes, TensorInfo, TensorSource,
+    no_such_tensor, unique_names,
 };
 
 use crate::container::{self, Container, Opened};
@@ -110,7 +111,10 @@ struct Inner {
     opened: Opened,
     entries: Vec<TensorEntry>,
     by_name: HashMap<String, usize>,
+    /// The first entry of a tensor object.
     by_node: HashMap<(usize, NodeId), usize>,
+    /// The other entries of tensor objects of the first part that several names share.
+    shared: HashMap<NodeId, Vec<usize>>,
     failures: Vec<(String, Error)>,
     notes: Vec<String>,
     section: Section,
@@ -147,7 +151,8 @@ impl TorchFile {
     }
 
     fn build(section: &Section, limits: &Limits) -> Result<Self> {
-        let opened = container::open(section, limits)?;
+        let mut opened = container::open(section, limits)?;
+        let raw = std::mem::take(&mut opened.raw);
         let mut notes = opened.notes.clone();
         let mut placer = Placer::new(&opened);
         let mut drafts = Vec::new();
@@ -162,19 +167,28 @@ impl TorchFile {
             drafts
                 .iter()
                 .map(|(_, _, f)| &f.path[..])
-                .chain(opened.raw.iter().map(|r| &r.path[..])),
+                .chain(raw.iter().map(|r| &r.path[..])),
         );
         let mut failures = Vec::new();
         let mut entries: Vec<TensorEntry> = Vec::with_capacity(drafts.len());
         let mut positions: HashMap<usize, usize> = HashMap::new();
         let mut by_node = HashMap::new();
+        let mut shared = HashMap::new();
         for (i, (part, base, found)) in drafts.into_iter().enumerate() {
             let name = &names[i];
             match found.spec.and_then(|spec| placer.place(part, name, spec)) {
                 Ok(placed) => {
                     let at = entries.len();
                     positions.insert(i, at);
-                    by_node.entry((part, found.node)).or_insert(at);
+                    match by_node.entry((part, found.node)) {
+                        Entry::Vacant(slot) => {
+                            slot.insert(at);
+                        }
+                        Entry::Occupied(_) if part == 0 => {
+                            shared.entry(found.node).or_insert_with(Vec::new).push(at);
+                        }
+                        Entry::Occupied(_) => {}
+                    }
                     entries.push(TensorEntry {
                         path: found.path,
                         tensor: placed.tensor,
@@ -194,27 +208,30 @@ impl TorchFile {
             }
         }
         notes.append(&mut placer.notes);
-        let drafted = names.len() - opened.raw.len();
-        for (raw, name) in opened.raw.iter().zip(&names[drafted..]) {
-            let tensor = TensorInfo::new(name, raw.dtype, raw.shape.clone())
-                .map(|info| info.in_storage(StorageId { container: u32::MAX, index: raw.storage }))
-                .and_then(|info| Tensor::new(info, raw.bytes.clone()));
-            match tensor {
+        let drafted = names.len() - raw.len();
+        let node = opened
+            .objects
+            .first()
+            .map_or_else(|| Graph::none().root().id(), |o| o.graph.root().id());
+        let mut raw_at: Vec<Option<usize>> = Vec::with_capacity(raw.len());
+        for (raw, name) in raw.into_iter().zip(&names[drafted..]) {
+            raw_at.push(raw.tensor.is_ok().then_some(entries.len()));
+            match raw.tensor {
                 Ok(tensor) => entries.push(TensorEntry {
-                    path: raw.path.clone(),
-                    tensor,
-                    node: opened
-                        .objects
-                        .first()
-                        .map_or_else(|| Graph::none().root().id(), |o| o.graph.root().id()),
+                    path: raw.path,
+                    tensor: tensor.renamed(name),
+                    node,
                     part: usize::MAX,
                     kind: raw.kind,
-                    requires_grad: false,
-                    class: None,
-                    location: None,
-                    part_of: None,
+                    requires_grad: raw.requires_grad,
+                    class: raw.class,
+                    location: raw.location,
+                    part_of: raw.part_of.and_then(|p| raw_at.get(p).copied().flatten()),
                 }),
-                Err(e) => failures.push((name.clone(), e.in_file(section.name()))),
+                Err(e) => failures.push((
+                    name.clone(),
+                    e.within(format_args!("tensor {name}")).in_file(section.name()),
+                )),
             }
         }
         let by_name =
@@ -224,6 +241,7 @@ impl TorchFile {
             entries,
             by_name,
             by_node,
+            shared,
             failures,
             notes,
             section: section.clone(),
@@ -264,6 +282,30 @@ impl TorchFile {
     #[must_use]
     pub fn tensor_at(&self, node: NodeId) -> Option<&TensorEntry> {
         self.0.by_node.get(&(0, node)).map(|&i| &self.0.entries[i])
+    }
+
+    /// The tensor that a node is, by the name that it has under `base` and `keys` where it has
+    /// several. The base may lack its beginning.
+    pub(crate) fn tensor_under(
+        &self,
+        node: NodeId,
+        base: &[String],
+        keys: &[String],
+    ) -> Option<&TensorEntry> {
+        let first = self.tensor_at(node)?;
+        let Some(others) = self.0.shared.get(&node) else { return Some(first) };
+        let others = others.iter().map(|&i| &self.0.entries[i]);
+        let stands_there = |entry: &&TensorEntry| {
+            let mut path = entry.path.iter().rev();
+            keys.iter().rev().chain(base.iter().rev()).all(|key| {
+                path.next().is_some_and(|step| match step {
+                    Key::Str(s) | Key::Other(s) => s == key,
+                    Key::Index(i) => i.to_string() == *key,
+                    _ => false,
+                })
+            })
+        };
+        std::iter::once(first).chain(others).find(stands_there).or(Some(first))
     }
 
     /// Entries that are tensors, but so malformed that not even a shape is known: (name, why).

@@ -3,6 +3,8 @@
 //! Source of truth: `numpy/_core/src/multiarray` (`array_reduce`, `array_setstate`,
 //! `arraydescr_setstate`), numpy 1 and 2.
 
+use ckptkit_core::Dtype;
+
 use crate::pickle::{Kind, NodeRef};
 
 /// A numeric or raw array, row-major and little-endian.
@@ -158,6 +160,40 @@ fn row_major(data: &[u8], shape: &[u64], item: usize) -> Vec<u8> {
         }
     }
     out
+}
+
+/// The element type of an array, where it has one here.
+pub(crate) fn dtype(code: &str) -> Option<Dtype> {
+    Some(match code {
+        "|b1" => Dtype::Bool,
+        "|i1" => Dtype::I8,
+        "|u1" => Dtype::U8,
+        "<i2" => Dtype::I16,
+        "<i4" => Dtype::I32,
+        "<i8" => Dtype::I64,
+        "<u2" => Dtype::U16,
+        "<u4" => Dtype::U32,
+        "<u8" => Dtype::U64,
+        "<f2" => Dtype::F16,
+        "<f4" => Dtype::F32,
+        "<f8" => Dtype::F64,
+        "<c8" => Dtype::C64,
+        "<c16" => Dtype::C128,
+        _ => return None,
+    })
+}
+
+/// 32-bit floats as bfloat16, rounded to nearest even as torch does.
+pub(crate) fn bfloat16(floats: &[u8]) -> Vec<u8> {
+    let narrow = |bits: u32| -> u16 {
+        if f32::from_bits(bits).is_nan() {
+            return 0x7FC0;
+        }
+        let rounded = u64::from(bits) + 0x7FFF + u64::from(bits >> 16 & 1);
+        u16::try_from(rounded >> 16).unwrap_or(u16::MAX)
+    };
+    let words = floats.chunks_exact(4).filter_map(|c| c.try_into().ok()).map(u32::from_le_bytes);
+    words.flat_map(|bits| narrow(bits).to_le_bytes()).collect()
 }
 
 /// A scalar: its class (`numpy.float64`) and its value.

@@ -12,6 +12,10 @@ use crate::storage::{self, StorageRef};
 
 /// Wrappers (parameter of subclass of …) nest a few deep in real files.
 const MAX_WRAPPERS: usize = 16;
+/// No construction of a tensor takes more arguments; a hostile tuple may be long and shared.
+const MAX_ARGUMENTS: usize = 16;
+/// A storage object has one attribute or two.
+const MAX_STORAGE_ATTRIBUTES: usize = 64;
 
 /// What kind of entry a tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,12 +119,10 @@ pub(crate) fn recognise(node: NodeRef<'_>) -> Option<Result<Spec<'_>>> {
 
 fn recognise_within(node: NodeRef<'_>, depth: usize) -> Option<Result<Spec<'_>>> {
     if depth > MAX_WRAPPERS {
-        return Some(Err(Error::malformed(format!(
-            "more than {MAX_WRAPPERS} wrappers around one tensor"
-        ))));
+        return Some(Err(too_many_wrappers()));
     }
-    let (callable, args) = node.call()?;
-    recognise_call(node, callable.as_global()?, args, depth)
+    let class = node.class().filter(|g| g.module.starts_with("torch"))?;
+    recognise_call(node, class, node.arguments(MAX_ARGUMENTS), depth)
 }
 
 fn recognise_call<'a>(
@@ -155,24 +157,36 @@ fn recognise_call<'a>(
             let [func, class, inner, state, ..] = args[..] else {
                 return Some(Err(wrong_arguments(callable, args.len())));
             };
-            let spec = recognise_call(node, func.as_global()?, inner.items(), depth + 1)?;
+            // The arguments may hold themselves.
+            if depth > MAX_WRAPPERS {
+                return Some(Err(too_many_wrappers()));
+            }
+            let inner = inner.iter_items().take(MAX_ARGUMENTS).collect();
+            let spec = recognise_call(node, func.as_global()?, inner, depth + 1)?;
             Some(spec.map(|spec| cast(spec, class.as_global(), state)))
         }
-        ("torch.nested._internal.nested_tensor", "_rebuild_njt") => Some(jagged(&args)),
+        ("torch.nested._internal.nested_tensor", "_rebuild_njt") => Some(jagged(&args, depth)),
         ("torch.nn.parameter" | "torch.nn", "Parameter" | "Buffer" | "UninitializedParameter") => {
             let kind =
                 if callable.name == "Buffer" { TensorKind::Buffer } else { TensorKind::Parameter };
             match args.first() {
-                Some(_) => Some(wrapped(&args, kind, 1, depth)),
+                Some(_) => Some(wrapped(&args, kind, 1, depth).map(|s| with_old_state(s, node))),
                 None => Some(from_state(node).map(|spec| Spec { kind, ..spec })),
             }
         }
+        ("torch.autograd.variable" | "torch.autograd", "Variable") => Some(
+            wrapped(&args, TensorKind::Plain, 1, depth).map(|spec| with_old_state(spec, node)),
+        ),
         ("torch._tensor" | "torch", "Tensor") => Some(from_state(node)),
         _ if callable.name.ends_with("Tensor") && storage::class_dtype(callable).is_some() => {
             Some(from_state(node))
         }
         _ => None,
     }
+}
+
+fn too_many_wrappers() -> Error {
+    Error::malformed(format!("more than {MAX_WRAPPERS} wrappers around one tensor"))
 }
 
 fn wrong_arguments(callable: Global<'_>, found: usize) -> Error {
@@ -185,7 +199,9 @@ fn storage_of(node: NodeRef<'_>) -> Result<StorageRef> {
             .unwrap_or_else(|| Err(Error::malformed("a persistent id is no storage"))),
         // A typed storage as an object of its own, around an untyped one.
         _ => node
-            .attribute("_untyped_storage")
+            .state()
+            .filter(|state| state.iter_pairs().take(MAX_STORAGE_ATTRIBUTES + 1).count() <= MAX_STORAGE_ATTRIBUTES)
+            .and_then(|_| node.attribute("_untyped_storage"))
             .filter(|inner| inner.id() != node.id())
             .and_then(|inner| match inner.kind() {
                 Kind::PersId(id) => storage::parse(inner.other(id)),
@@ -197,23 +213,19 @@ fn storage_of(node: NodeRef<'_>) -> Result<StorageRef> {
 
 /// A tuple of sizes; also `torch.Size((…))`.
 fn dims(node: NodeRef<'_>, what: &str) -> Result<Vec<u64>> {
-    let items = match node.call() {
-        Some((callable, args)) if callable.as_global().is_some_and(|g| g.is("torch", "Size")) => {
-            args.first().map(|a| a.items()).unwrap_or_default()
-        }
-        _ => node.items(),
+    let items = match node.class() {
+        Some(g) if g.is("torch", "Size") => node.arguments(1).first().copied().unwrap_or(node),
+        _ => node,
     };
-    items
-        .iter()
-        .map(|d| {
-            d.as_u64().ok_or_else(|| {
-                Error::malformed(format!(
-                    "{what} {} is not an integer from 0 up",
-                    crate::text::repr(*d)
-                ))
-            })
+    // One more than there may be is enough to be refused.
+    let items = items.iter_items().take(ckptkit_core::shape::MAX_DIMS + 1);
+    let dim = |d: NodeRef<'_>| {
+        d.as_u64().ok_or_else(|| {
+            let found = crate::text::repr(d);
+            Error::malformed(format!("{what} {found} is not an integer from 0 up"))
         })
-        .collect()
+    };
+    items.map(dim).collect()
 }
 
 fn dtype_of(node: NodeRef<'_>) -> Result<Dtype> {
@@ -337,7 +349,7 @@ fn quantized<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
     let (dtype, shape, form) = describe(storage_of(*storage), None, *offset, *size, *stride)?;
     let mut spec =
         Spec { kind: TensorKind::Quantized, ..plain(dtype, shape, form, rest.first(), None) };
-    let q = qparams.items();
+    let q: Vec<_> = qparams.iter_items().take(MAX_ARGUMENTS).collect();
     if let [_, scales, zero_points, _axis] = q[..] {
         spec = spec.part("scales", scales).part("zero_points", zero_points);
     }
@@ -366,7 +378,7 @@ fn sparse<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>> {
             )));
         }
     };
-    let data = data.items();
+    let data: Vec<_> = data.iter_items().take(MAX_ARGUMENTS).collect();
     let (Some(size), Some(values)) = (data.get(names.len()), data.get(names.len() - 1)) else {
         return Err(Error::malformed(format!(
             "a sparse tensor has {} components, expected {}",
@@ -439,20 +451,29 @@ fn cast<'a>(mut spec: Spec<'a>, class: Option<Global<'a>>, state: NodeRef<'a>) -
 
 fn with_state<'a>(mut spec: Spec<'a>, state: NodeRef<'a>) -> Spec<'a> {
     let dicts: Vec<NodeRef<'a>> = match state.kind() {
-        Kind::Tuple(_) => state.items(),
+        Kind::Tuple(_) => state.iter_items().take(2).collect(),
         _ => vec![state],
     };
     for (key, value) in dicts.iter().flat_map(|d| d.pairs()) {
-        if let Some(name) = key.as_str() {
-            let name = if spec.kind == TensorKind::Distributed && name == "_local_tensor" {
-                "local"
-            } else {
-                name
-            };
-            spec.parts.push((Key::Str(name.to_owned()), value));
+        match key.as_str() {
+            // Beside the shard a DTensor's state holds its mesh, whose ranks are a tensor, too.
+            Some("_local_tensor") if spec.kind == TensorKind::Distributed => {
+                spec.parts.push((Key::Str("local".into()), value));
+            }
+            Some(name) if spec.kind != TensorKind::Distributed => {
+                spec.parts.push((Key::Str(name.to_owned()), value));
+            }
+            _ => {}
         }
     }
     spec
+}
+
+/// Variables and parameters before torch 0.4: the state is `(requires_grad, volatile, hooks)`.
+fn with_old_state<'a>(spec: Spec<'a>, node: NodeRef<'a>) -> Spec<'a> {
+    let state = node.state().and_then(|state| state.iter_items().next());
+    let requires_grad = state.and_then(NodeRef::as_bool).unwrap_or(spec.requires_grad);
+    Spec { requires_grad, ..spec }
 }
 
 fn from_numpy<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
@@ -462,8 +483,17 @@ fn from_numpy<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
     let array = numpy::array(*data)
         .ok_or_else(|| Error::unsupported("a device tensor's data is no numpy array"))?;
     let requires_grad = args.get(3).and_then(|n| n.as_bool()).unwrap_or(false);
-    let spec = Spec::without_bytes(TensorKind::Plain, dtype_of(*dtype)?, array.shape.clone(), "");
-    Ok(Spec { form: Form::Inline(array.data), requires_grad, ..spec })
+    let dtype = dtype_of(*dtype)?;
+    let form = match (array.dtype.as_str(), dtype) {
+        // numpy has no bfloat16: torch widens it and narrows it again when it loads.
+        ("<f4", Dtype::Bf16) => Form::Inline(numpy::bfloat16(&array.data)),
+        (found, _) if numpy::dtype(found) == Some(dtype) => Form::Inline(array.data),
+        (found, _) => Form::Broken(Error::unsupported(format!(
+            "a device tensor of {dtype} whose data is a numpy array of {found}"
+        ))),
+    };
+    let spec = Spec::without_bytes(TensorKind::Plain, dtype, array.shape, "");
+    Ok(Spec { form, requires_grad, ..spec })
 }
 
 fn nested<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>> {
@@ -477,14 +507,11 @@ fn nested<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>> {
         Some(b) => b?.dtype,
         None => return Err(Error::malformed("a nested tensor's buffer is no tensor")),
     };
-    // How many tensors it nests is in the values of `sizes`; its own shape has no fixed extents.
-    let count = recognise_within(*sizes, depth + 1)
-        .and_then(Result::ok)
-        .and_then(|s| s.shape.first().copied());
+    // What it nests is in the values of `sizes`: it has no shape of its own.
     let spec = Spec::without_bytes(
         TensorKind::Nested,
         dtype,
-        vec![count.unwrap_or(0)],
+        Vec::new(),
         "a nested tensor's buffer and geometry are listed under it",
     );
     Ok(spec
@@ -495,7 +522,7 @@ fn nested<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>> {
 }
 
 /// `_rebuild_njt(constructor kwargs, offsets, metadata, …)`: whatever tensors the arguments hold.
-fn jagged<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
+fn jagged<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>> {
     let mut spec = Spec::without_bytes(
         TensorKind::Nested,
         Dtype::F32,
@@ -504,11 +531,9 @@ fn jagged<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
     );
     for (i, &arg) in args.iter().enumerate() {
         spec.parts.push((Key::Index(i as u64), arg));
-        if let Some(Ok(inner)) = recognise(arg) {
-            if i == 0 {
-                spec.dtype = inner.dtype;
-            }
-        }
+    }
+    if let Some(Ok(values)) = args.first().and_then(|&arg| recognise_within(arg, depth + 1)) {
+        spec.dtype = values.dtype;
     }
     Ok(spec)
 }
@@ -517,5 +542,5 @@ fn jagged<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
 fn from_state(node: NodeRef<'_>) -> Result<Spec<'_>> {
     let state =
         node.state().ok_or_else(|| Error::unsupported("a tensor object without its state"))?;
-    strided(&state.items())
+    strided(&state.iter_items().take(MAX_ARGUMENTS).collect::<Vec<_>>())
 }

@@ -96,7 +96,19 @@ pub(super) fn from_decimal(text: &str) -> Option<Vec<u8>> {
             carry = c;
         }
     }
+    magnitude.truncate(significant(&magnitude));
     Some(magnitude)
+}
+
+/// How many of the bytes are needed: those behind them repeat the sign.
+pub(super) fn significant(bytes: &[u8]) -> usize {
+    let fill = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xFF } else { 0 };
+    let kept = bytes.iter().rposition(|&b| b != fill).map_or(0, |i| i + 1);
+    let needs_sign = match kept.checked_sub(1).map(|i| bytes[i] & 0x80 != 0) {
+        Some(negative) => negative != (fill == 0xFF),
+        None => fill == 0xFF,
+    };
+    (kept + usize::from(needs_sign)).min(bytes.len())
 }
 
 /// The same integer as an `i64`, where it fits.

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use ckptkit_core::{Limits, Result};
@@ -229,6 +230,16 @@ impl Graph {
         (0..self.nodes.len()).map(|i| self.node(NodeId(u32::try_from(i).unwrap_or(0))))
     }
 
+    /// Bytes of the pickle and of what was decoded from it.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// References between nodes.
+    pub(crate) fn edge_count(&self) -> usize {
+        self.edges.len()
+    }
+
     /// The number of nodes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -375,7 +386,8 @@ impl<'a> NodeRef<'a> {
         matches!(self.kind(), Kind::None)
     }
 
-    /// Its text, where it is text without lone surrogates.
+    /// Its text, where it is text without lone surrogates; also of bytes that are such a text, which
+    /// is how files from Python 2 that were saved again spell their names.
     #[must_use]
     pub fn as_str(self) -> Option<&'a str> {
         match self.kind() {
@@ -444,20 +456,27 @@ impl<'a> NodeRef<'a> {
     /// The items of a list, tuple, set or frozenset; those appended to an object of any class.
     #[must_use]
     pub fn items(self) -> Vec<Self> {
-        let mut ids: Cow<'a, [NodeId]> = match self.kind() {
-            Kind::Tuple(items) | Kind::FrozenSet(items) => Cow::Borrowed(items),
-            _ => Cow::Borrowed(&[]),
+        self.iter_items().collect()
+    }
+
+    /// As [`NodeRef::items`], without collecting them.
+    pub fn iter_items(self) -> impl Iterator<Item = Self> + 'a {
+        let made: &[NodeId] = match self.kind() {
+            Kind::Tuple(items) | Kind::FrozenSet(items) => items,
+            _ => &[],
         };
-        for m in self.muts() {
-            if let Mut::Append(more) | Mut::AddItems(more) = m {
-                if ids.is_empty() {
-                    ids = Cow::Borrowed(more);
-                } else {
-                    ids.to_mut().extend_from_slice(more);
-                }
-            }
-        }
-        ids.iter().map(|&id| self.other(id)).collect()
+        let added = self.muts().flat_map(|m| match m {
+            Mut::Append(more) | Mut::AddItems(more) => more,
+            _ => &[],
+        });
+        made.iter().chain(added).map(move |&id| self.other(id))
+    }
+
+    /// Key-value pairs in the order in which they were set, repeated keys included.
+    pub(crate) fn iter_pairs(self) -> impl Iterator<Item = (Self, Self)> + 'a {
+        self.muts()
+            .flat_map(|m| if let Mut::SetItems(flat) = m { flat } else { &[] }.chunks_exact(2))
+            .map(move |pair| (self.other(pair[0]), self.other(pair[1])))
     }
 
     /// The key-value pairs of a dict, or of an object of any class that items were set on. As in
@@ -466,16 +485,12 @@ impl<'a> NodeRef<'a> {
     pub fn pairs(self) -> Vec<(Self, Self)> {
         let mut out: Vec<(Self, Self)> = Vec::new();
         let mut seen: HashMap<Cow<'a, [u8]>, usize> = HashMap::new();
-        for m in self.muts() {
-            let Mut::SetItems(flat) = m else { continue };
-            for pair in flat.chunks_exact(2) {
-                let (key, value) = (self.other(pair[0]), self.other(pair[1]));
-                match seen.entry(key.equality()) {
-                    std::collections::hash_map::Entry::Occupied(slot) => out[*slot.get()].1 = value,
-                    std::collections::hash_map::Entry::Vacant(slot) => {
-                        slot.insert(out.len());
-                        out.push((key, value));
-                    }
+        for (key, value) in self.iter_pairs() {
+            match seen.entry(key.equality()) {
+                Entry::Occupied(slot) => out[*slot.get()].1 = value,
+                Entry::Vacant(slot) => {
+                    slot.insert(out.len());
+                    out.push((key, value));
                 }
             }
         }
@@ -516,6 +531,8 @@ impl<'a> NodeRef<'a> {
                 Kind::Float(f) if (f as i64) as f64 == f && f.abs() < 9e18 => {
                     tagged(&mut out, 0xF9, &(f as i64).to_le_bytes())
                 }
+                // No NaN equals another one; Python finds one that is the same object.
+                Kind::Float(f) if f.is_nan() => tagged(&mut out, 0xFF, &node.id.0.to_le_bytes()),
                 Kind::Float(f) => tagged(&mut out, 0xFA, &f.to_bits().to_le_bytes()),
                 Kind::BigInt(b) => tagged(&mut out, 0xFB, b),
                 Kind::Str(s) => tagged(&mut out, 0xFC, s),
@@ -534,36 +551,38 @@ impl<'a> NodeRef<'a> {
     /// The value under a text key of a dict-like object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
-        let mut found = None;
-        for m in self.muts() {
-            if let Mut::SetItems(flat) = m {
-                for pair in flat.chunks_exact(2) {
-                    if matches!(self.other(pair[0]).kind(), Kind::Str(s) | Kind::Bytes(s) if s == key.as_bytes())
-                    {
-                        found = Some(self.other(pair[1]));
-                    }
-                }
-            }
-        }
-        found
+        let is_key = |node: Self| matches!(node.kind(), Kind::Str(s) | Kind::Bytes(s) if s == key.as_bytes());
+        self.iter_pairs().filter(|&(k, _)| is_key(k)).last().map(|(_, value)| value)
     }
 
     /// The callable and the positional arguments of an object that Python would get by a call
     /// (`REDUCE`, `NEWOBJ`, `INST`, …).
     #[must_use]
     pub fn call(self) -> Option<(Self, Vec<Self>)> {
-        let (callable, args) = match self.kind() {
-            Kind::Reduce { callable, args } => (callable, args),
-            Kind::NewObj { class, args } | Kind::NewObjEx { class, args, .. } => (class, args),
-            _ => return None,
-        };
-        Some((self.other(callable), self.other(args).items()))
+        let (callable, args) = self.callable()?;
+        Some((callable, args.items()))
+    }
+
+    /// As [`NodeRef::call`], with the arguments as the one node that they are.
+    pub(crate) fn callable(self) -> Option<(Self, Self)> {
+        match self.kind() {
+            Kind::Reduce { callable, args } => Some((self.other(callable), self.other(args))),
+            Kind::NewObj { class, args } | Kind::NewObjEx { class, args, .. } => {
+                Some((self.other(class), self.other(args)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The first `most` positional arguments of the call.
+    pub(crate) fn arguments(self, most: usize) -> Vec<Self> {
+        self.callable().map(|(_, args)| args.iter_items().take(most).collect()).unwrap_or_default()
     }
 
     /// The class of an object, or the function that made it.
     #[must_use]
     pub fn class(self) -> Option<Global<'a>> {
-        self.call()?.0.as_global()
+        self.callable()?.0.as_global()
     }
 
     /// The object's state, the last one that was set.
@@ -600,7 +619,20 @@ impl<'a> NodeRef<'a> {
     /// One attribute by its name.
     #[must_use]
     pub fn attribute(self, name: &str) -> Option<Self> {
-        self.attributes().into_iter().rev().find(|(k, _)| k.as_str() == Some(name)).map(|(_, v)| v)
+        let mut found = None;
+        for m in self.muts() {
+            let Mut::Build(state) = m else { continue };
+            let state = self.other(state);
+            found = match state.kind() {
+                Kind::Dict => state.get(name),
+                Kind::Tuple(&[dict, slots]) => {
+                    [slots, dict].map(|id| self.other(id)).iter().find_map(|part| part.get(name))
+                }
+                _ => None,
+            }
+            .or(found);
+        }
+        found
     }
 }
 

@@ -144,9 +144,9 @@ impl Machine<'_> {
                     .map_err(|_| Error::malformed(format!("an integer of {len} bytes")))?;
                 self.long(len)?
             }
-            b'X' => self.sized::<4>(Repr::Str)?,
-            0x8c => self.sized::<1>(Repr::Str)?,
-            0x8d => self.sized::<8>(Repr::Str)?,
+            b'X' => self.text::<4>()?,
+            0x8c => self.text::<1>()?,
+            0x8d => self.text::<8>()?,
             b'B' => self.sized::<4>(Repr::Bytes)?,
             b'C' => self.sized::<1>(Repr::Bytes)?,
             0x8e => self.sized::<8>(Repr::Bytes)?,
@@ -176,12 +176,12 @@ impl Machine<'_> {
             0x86 => self.tuple(2)?,
             0x87 => self.tuple(3)?,
             b't' => {
-                let items = self.pop_mark()?;
-                Repr::Tuple(self.edges(&items)?)
+                let mark = self.mark()?;
+                Repr::Tuple(self.edges_from(mark)?)
             }
             0x91 => {
-                let items = self.pop_mark()?;
-                Repr::FrozenSet(self.edges(&items)?)
+                let mark = self.mark()?;
+                Repr::FrozenSet(self.edges_from(mark)?)
             }
             b'l' | b'd' => {
                 let items = self.pop_mark()?;
@@ -355,6 +355,16 @@ impl Machine<'_> {
         Ok(make(span))
     }
 
+    fn text<const N: usize>(&mut self) -> Result<Repr> {
+        let repr = self.sized::<N>(Repr::Str)?;
+        match repr {
+            Repr::Str(span) if !text::is_wtf8(self.graph.slice(span)) => {
+                Err(Error::malformed("text is not UTF-8"))
+            }
+            repr => Ok(repr),
+        }
+    }
+
     fn line(&mut self) -> Result<Span> {
         let rest = &self.graph.heap[self.at..self.end];
         let len = rest
@@ -400,7 +410,8 @@ impl Machine<'_> {
     }
 
     fn long(&mut self, len: u64) -> Result<Repr> {
-        let span = self.span(len)?;
+        let mut span = self.span(len)?;
+        span.len = narrow(bigint::significant(self.graph.slice(span)));
         Ok(bigint::to_i64(self.graph.slice(span)).map_or(Repr::BigInt(span), Repr::Int))
     }
 
@@ -446,8 +457,7 @@ impl Machine<'_> {
         if self.stack.len() < floor + n {
             return Err(underflow());
         }
-        let items = self.stack.split_off(self.stack.len() - n);
-        Ok(Repr::Tuple(self.edges(&items)?))
+        Ok(Repr::Tuple(self.edges_from(self.stack.len() - n)?))
     }
 
     fn repr(&self, id: u32) -> Repr {
@@ -533,7 +543,7 @@ impl Machine<'_> {
         Ok(id)
     }
 
-    fn pop_mark(&mut self) -> Result<Vec<u32>> {
+    fn mark(&mut self) -> Result<usize> {
         let mark = self
             .marks
             .pop()
@@ -541,7 +551,24 @@ impl Machine<'_> {
         if mark > self.stack.len() {
             return Err(underflow());
         }
+        Ok(mark)
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<u32>> {
+        let mark = self.mark()?;
         Ok(self.stack.split_off(mark))
+    }
+
+    /// Moves what is on the stack from `mark` up to the edges.
+    fn edges_from(&mut self, mark: usize) -> Result<Span> {
+        let start = self.graph.edges.len();
+        let ids = &self.stack[mark..];
+        if u32::try_from(start + ids.len()).is_err() {
+            return Err(Error::limit("more references than the limit allows"));
+        }
+        self.graph.edges.extend(ids.iter().map(|&id| NodeId(id)));
+        self.stack.truncate(mark);
+        Ok(Span { start: narrow(start), len: narrow(self.graph.edges.len() - start) })
     }
 
     fn truncated(&self, wanted: u64) -> Error {

@@ -69,6 +69,19 @@ pub(super) fn quoted_string(line: &[u8], out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
+/// Whether text is UTF-8 in which lone surrogates may stand, as Python's `surrogatepass` writes it.
+pub(super) fn is_wtf8(mut bytes: &[u8]) -> bool {
+    loop {
+        match std::str::from_utf8(bytes) {
+            Ok(_) => return true,
+            Err(e) => match bytes[e.valid_up_to()..] {
+                [0xED, 0xA0..=0xBF, 0x80..=0xBF, ref rest @ ..] => bytes = rest,
+                _ => return false,
+            },
+        }
+    }
+}
+
 fn push_code_point(c: u32, out: &mut Vec<u8>) -> Option<()> {
     if let Some(c) = char::from_u32(c) {
         out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
@@ -84,6 +97,14 @@ fn push_code_point(c: u32, out: &mut Vec<u8>) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn surrogates_are_text() {
+        assert!(is_wtf8("a€😀".as_bytes()));
+        assert!(is_wtf8(b"a\xED\xA0\x80b\xED\xBF\xBF"));
+        assert!(!is_wtf8(b"\xED\xA0"));
+        assert!(!is_wtf8(b"\xF8"));
+    }
 
     #[test]
     fn escapes() {

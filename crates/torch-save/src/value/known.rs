@@ -6,9 +6,7 @@ use super::plain::{Context, array, string, unnamed_tensor};
 use super::{Object, Value};
 use crate::numpy::{self, Scalar, raw_bytes};
 use crate::pickle::{Global, Kind, NodeRef};
-
-/// OmegaConf trees nest containers in containers; real ones are a few deep.
-const MAX_CONFIG_DEPTH: usize = 200;
+use crate::text;
 
 /// A class or function as a value; torch's dtypes are globals, too.
 pub(super) fn global(g: Global<'_>) -> Value {
@@ -60,18 +58,11 @@ pub(super) fn value(cx: &mut Context<'_>, node: NodeRef<'_>) -> Option<Result<Va
                 .map_or_else(|| kind.to_owned(), |i| format!("{kind}:{i}"));
             Some(Ok(object("torch.device", Value::Str(text))))
         }
-        ("torch.serialization", "_get_layout") => {
-            let name = args.first()?.as_str()?;
-            Some(Ok(object(
-                "torch.layout",
-                Value::Str(name.strip_prefix("torch.").unwrap_or(name).to_owned()),
-            )))
-        }
         (module, name) if is_path(module, name) => {
             path(&args).map(|p| Ok(object(&format!("pathlib.{name}"), Value::Str(p))))
         }
         (module, _) if module == "omegaconf" || module.starts_with("omegaconf.") => {
-            let plain = config(cx, node, 0)?;
+            let plain = config(cx, node)?;
             Some(plain.map(|v| object(&g.to_string(), v)))
         }
         _ => None,
@@ -114,10 +105,9 @@ fn collection(
                     }
                 }
                 if g.name == "defaultdict" {
-                    if let Some(&factory) = args.first() {
-                        let factory = cx.part("default_factory", factory)?;
-                        made.extra.push(("default_factory", factory));
-                    }
+                    let factory = args.first().map(|&f| cx.part("default_factory", f));
+                    let factory = factory.transpose()?.unwrap_or(Value::None);
+                    made.extra.push(("default_factory", factory));
                 }
                 pairs.extend(node.pairs());
                 made.value = Some(cx.dict(&pairs)?);
@@ -239,37 +229,24 @@ fn clock(hour: u8, minute: u8, second: u8, micros: [u8; 3]) -> String {
 
 /// `OmegaConf.to_container(node, resolve=False)`: containers by their `_content`, nodes by their
 /// `_val`; interpolations and `???` stay the text that they are.
-fn config(cx: &mut Context<'_>, node: NodeRef<'_>, depth: usize) -> Option<Result<Value>> {
-    if depth > MAX_CONFIG_DEPTH {
-        return None;
-    }
-    let inner = |cx: &mut Context<'_>, child: NodeRef<'_>| -> Result<Value> {
-        match child.class() {
-            Some(g) if g.module.starts_with("omegaconf") => match config(cx, child, depth + 1) {
-                Some(value) => value,
-                None => cx.value(child),
-            },
-            _ => cx.value(child),
-        }
+pub(super) fn config(cx: &mut Context<'_>, node: NodeRef<'_>) -> Option<Result<Value>> {
+    let Some(content) = node.attribute("_content") else {
+        return node.attribute("_val").map(|value| cx.part("_val", value));
     };
-    if let Some(content) = node.attribute("_content") {
-        return Some(match content.kind() {
-            Kind::Dict => content
-                .pairs()
-                .into_iter()
-                .map(|(k, v)| Ok((cx.value(k)?, inner(cx, v)?)))
-                .collect::<Result<_>>()
-                .map(Value::Dict),
-            Kind::List => content
-                .items()
-                .into_iter()
-                .map(|v| inner(cx, v))
-                .collect::<Result<_>>()
-                .map(Value::List),
-            Kind::Str(s) => Ok(string(s)),
-            _ => cx.value(content),
-        });
-    }
-    let value = node.attribute("_val")?;
-    Some(cx.value(value))
+    Some(match content.kind() {
+        Kind::Dict => {
+            let mut pair = |(key, value): (NodeRef<'_>, NodeRef<'_>)| {
+                let name = ckptkit_core::join(&[text::key(key)]);
+                Ok((cx.part(name.clone(), key)?, cx.config_part(name, value)?))
+            };
+            content.pairs().into_iter().map(&mut pair).collect::<Result<_>>().map(Value::Dict)
+        }
+        Kind::List => {
+            let items = content.items().into_iter().enumerate();
+            let items = items.map(|(i, value)| cx.config_part(i.to_string(), value));
+            items.collect::<Result<_>>().map(Value::List)
+        }
+        Kind::Str(s) => Ok(string(s)),
+        _ => cx.part("_content", content),
+    })
 }

@@ -88,8 +88,15 @@ impl TorchFile {
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) when it nests more than some
     /// hundred deep or has millions of parts: ask for a part of it.
     pub fn value(&self, node: NodeRef<'_>) -> Result<Value> {
-        let name = |id| self.tensor_at(id).map(|e| e.tensor().name().to_owned());
-        Context::new(&name).value(node).map_err(|e| e.in_file(self.section().name()))
+        self.value_under(node, &[])
+    }
+
+    /// As [`TorchFile::value`], of a node that stands under these keys.
+    fn value_under(&self, node: NodeRef<'_>, base: &[String]) -> Result<Value> {
+        let name = |id, keys: &[String]| {
+            self.tensor_under(id, base, keys).map(|e| e.tensor().name().to_owned())
+        };
+        Context::new(node.graph(), &name).value(node).map_err(|e| e.in_file(self.section().name()))
     }
 
     /// The value under a dotted path from the root; the empty path is the whole object. Plain
@@ -101,10 +108,12 @@ impl TorchFile {
     pub fn lookup(&self, path: &str) -> Result<Value> {
         let mut node = self.root();
         let mut rest = path;
-        while let Some((child, after)) = step(node, rest) {
+        let mut keys = Vec::new();
+        while let Some((key, child, after)) = step(node, rest) {
             (node, rest) = (child, after);
+            keys.push(key);
         }
-        let value = self.value(node)?;
+        let value = self.value_under(node, &keys)?;
         value.get(rest).cloned().ok_or_else(|| {
             let at = path.strip_suffix(rest).unwrap_or("").trim_end_matches('.');
             let keys: Vec<String> = value.children().into_iter().map(|(k, _)| k).take(12).collect();
@@ -120,24 +129,26 @@ impl TorchFile {
 }
 
 /// One step into a dict by the longest key that starts the path; `None` where the walk ends.
-fn step<'a, 'p>(node: NodeRef<'a>, path: &'p str) -> Option<(NodeRef<'a>, &'p str)> {
+fn step<'a, 'p>(node: NodeRef<'a>, path: &'p str) -> Option<(String, NodeRef<'a>, &'p str)> {
     if path.is_empty() || !matches!(node.kind(), Kind::Dict) {
         return None;
     }
-    let mut best: Option<(usize, NodeRef<'a>, &'p str)> = None;
+    let mut best: Option<(String, NodeRef<'a>, &'p str)> = None;
     for (key, value) in node.pairs() {
         let key = ckptkit_core::join(&[text::key(key)]);
-        let rest = match path.strip_prefix(key.as_str()) {
-            Some("") => "",
-            Some(rest) => match rest.strip_prefix('.') {
-                Some(rest) => rest,
+        for spelled in [key.replace('.', "\\."), key.clone()] {
+            let rest = match path.strip_prefix(spelled.as_str()) {
+                Some("") => "",
+                Some(rest) => match rest.strip_prefix('.') {
+                    Some(rest) => rest,
+                    None => continue,
+                },
                 None => continue,
-            },
-            None => continue,
-        };
-        if best.is_none_or(|(len, ..)| key.len() >= len) {
-            best = Some((key.len(), value, rest));
+            };
+            if best.as_ref().is_none_or(|(best, ..)| key.len() > best.len()) {
+                best = Some((key.clone(), value, rest));
+            }
         }
     }
-    best.map(|(_, value, rest)| (value, rest))
+    best
 }

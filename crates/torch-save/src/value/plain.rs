@@ -4,7 +4,7 @@ use ckptkit_core::{Error, Result};
 
 use super::{Array, Object, Value, known};
 use crate::numpy;
-use crate::pickle::{Kind, Mut, NodeId, NodeRef, decimal};
+use crate::pickle::{Graph, Kind, Mut, NodeId, NodeRef, decimal};
 use crate::rebuild;
 use crate::text;
 
@@ -12,20 +12,34 @@ use crate::text;
 const MAX_DEPTH: usize = 256;
 /// Sharing repeated in a tree can grow it without bound.
 const MAX_VALUES: usize = 4_000_000;
+/// Text and bytes may be repeated as well, up to this and some times the size of the pickle.
+const FREE_BYTES: usize = 64 << 20;
+const MAX_REPEATS: usize = 4;
 
 /// What a conversion needs to know.
 pub(crate) struct Context<'c> {
-    /// The name of the tensor that a node is.
-    pub(crate) tensor_name: &'c dyn Fn(NodeId) -> Option<String>,
+    /// The name of the tensor that a node is, best the one that ends with these keys.
+    tensor_name: &'c dyn Fn(NodeId, &[String]) -> Option<String>,
     budget: usize,
+    byte_budget: usize,
     /// The nodes that enclose the current one, and the keys that lead to each.
     enclosing: Vec<NodeId>,
     keys: Vec<String>,
 }
 
 impl<'c> Context<'c> {
-    pub(crate) fn new(tensor_name: &'c dyn Fn(NodeId) -> Option<String>) -> Self {
-        Self { tensor_name, budget: MAX_VALUES, enclosing: Vec::new(), keys: Vec::new() }
+    pub(crate) fn new(
+        graph: &Graph,
+        tensor_name: &'c dyn Fn(NodeId, &[String]) -> Option<String>,
+    ) -> Self {
+        let byte_budget = graph.heap_bytes().saturating_mul(MAX_REPEATS).saturating_add(FREE_BYTES);
+        Self {
+            tensor_name,
+            budget: MAX_VALUES,
+            byte_budget,
+            enclosing: Vec::new(),
+            keys: Vec::new(),
+        }
     }
 
     /// The plain value of a node.
@@ -33,13 +47,34 @@ impl<'c> Context<'c> {
     /// # Errors
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) when it nests or repeats too much.
     pub(crate) fn value(&mut self, node: NodeRef<'_>) -> Result<Value> {
-        self.budget = self.budget.checked_sub(1).ok_or_else(|| {
-            Error::limit(format!("the value has more than {MAX_VALUES} parts"))
-                .hint("ask for a part of it by a longer path")
-        })?;
-        if let Some(leaf) = leaf(node) {
-            return Ok(leaf);
+        self.charge(node)?;
+        match leaf(node) {
+            Some(leaf) => Ok(leaf),
+            None => self.enter(node, |cx| cx.compound(node)),
         }
+    }
+
+    fn charge(&mut self, node: NodeRef<'_>) -> Result<()> {
+        let bytes = match node.kind() {
+            Kind::Str(b) | Kind::Bytes(b) | Kind::ByteArray(b) | Kind::BigInt(b) => b.len(),
+            _ => 0,
+        };
+        let left = self.budget.checked_sub(1).zip(self.byte_budget.checked_sub(bytes));
+        (self.budget, self.byte_budget) = left.ok_or_else(|| {
+            Error::limit(format!(
+                "the value has more than {MAX_VALUES} parts, or repeats its text too often"
+            ))
+            .hint("ask for a part of it by a longer path")
+        })?;
+        Ok(())
+    }
+
+    /// Makes a value of what `node` holds, unless it encloses itself or nests too deep.
+    fn enter(
+        &mut self,
+        node: NodeRef<'_>,
+        make: impl FnOnce(&mut Self) -> Result<Value>,
+    ) -> Result<Value> {
         if self.enclosing.len() >= MAX_DEPTH {
             return Err(Error::limit(format!("the value nests more than {MAX_DEPTH} deep"))
                 .hint("ask for a part of it by a longer path"));
@@ -48,8 +83,25 @@ impl<'c> Context<'c> {
             return Ok(Value::Ref(self.keys[..at].join(".")));
         }
         self.enclosing.push(node.id());
-        let value = self.compound(node);
+        let value = make(self);
         self.enclosing.pop();
+        value
+    }
+
+    /// A part of a configuration: nodes of it by what they hold, without their class.
+    pub(super) fn config_part(&mut self, key: String, node: NodeRef<'_>) -> Result<Value> {
+        let is_config = node.class().is_some_and(|g| g.module.starts_with("omegaconf"));
+        if !is_config {
+            return self.part(key, node);
+        }
+        self.keys.push(key);
+        let value = self.charge(node).and_then(|()| {
+            self.enter(node, |cx| match known::config(cx, node) {
+                Some(value) => value,
+                None => cx.compound(node),
+            })
+        });
+        self.keys.pop();
         value
     }
 
@@ -74,7 +126,7 @@ impl<'c> Context<'c> {
     }
 
     fn compound(&mut self, node: NodeRef<'_>) -> Result<Value> {
-        if let Some(name) = (self.tensor_name)(node.id()) {
+        if let Some(name) = (self.tensor_name)(node.id(), &self.keys) {
             return Ok(Value::Tensor(name));
         }
         let value = match node.kind() {
@@ -171,33 +223,44 @@ impl<'c> Context<'c> {
                 };
             }
         }
-        let reduced = matches!(node.kind(), Kind::Reduce { .. }) && !made_by_copyreg;
-        if reduced || !args.is_empty() {
-            object.args = Some(self.list(args)?);
-        }
+        object.args = Some(self.list(args)?);
         if let Kind::NewObjEx { kwargs, .. } = node.kind() {
             object.extra.push(("kwargs", self.part("kwargs", node.other(kwargs))?));
         }
-        self.state(node, &mut object)?;
-        if object.args.as_ref().is_some_and(Vec::is_empty) && object.value.is_some() {
+        let reduced = matches!(node.kind(), Kind::Reduce { .. }) && !made_by_copyreg;
+        self.state(node, &mut object, reduced)?;
+        if args.is_empty() && object.value.is_some() {
             object.args = None;
         }
         Ok(Value::Object(Box::new(object)))
     }
 
-    /// Adds attributes, other state, appended items and set pairs.
-    pub(super) fn state(&mut self, node: NodeRef<'_>, object: &mut Object) -> Result<()> {
-        let (items, pairs) = (node.items(), node.pairs());
-        if !items.is_empty() && matches!(node.call(), Some(_)) {
-            let items = self.list(&items)?;
-            object.extra.push(("items", Value::List(items)));
-        }
+    /// Adds attributes, other state, appended items and set pairs. For an object without arguments
+    /// one of them is its plain form: the pairs of a subclass of dict, the items of one of list,
+    /// else the attributes.
+    fn state(&mut self, node: NodeRef<'_>, object: &mut Object, reduced: bool) -> Result<()> {
+        let bare = object.args.as_ref().is_none_or(Vec::is_empty) && object.extra.is_empty();
+        let (items, pairs, state) = (node.items(), node.pairs(), node.state());
         if !pairs.is_empty() {
             let pairs = self.dict(&pairs)?;
-            object.extra.push(("pairs", pairs));
+            match bare {
+                true => object.value = Some(pairs),
+                false => object.extra.push(("pairs", pairs)),
+            }
         }
-        let Some(state) = node.state() else { return Ok(()) };
-        let attributes = node.attributes();
+        if !items.is_empty() {
+            let items = Value::List(self.list(&items)?);
+            match bare && object.value.is_none() {
+                true => object.value = Some(items),
+                false => object.extra.push(("items", items)),
+            }
+        }
+        let Some(state) = state else {
+            if bare && !reduced && object.value.is_none() {
+                object.value = Some(Value::Dict(Vec::new()));
+            }
+            return Ok(());
+        };
         let is_attributes = match state.kind() {
             Kind::Dict => true,
             Kind::Tuple(&[a, b]) => {
@@ -205,11 +268,8 @@ impl<'c> Context<'c> {
             }
             _ => false,
         };
-        if is_attributes && object.value.is_none() {
-            object.value = Some(self.dict(&attributes)?);
-        } else if is_attributes {
-            let attributes = self.dict(&attributes)?;
-            object.extra.push(("state", attributes));
+        if is_attributes && bare && object.value.is_none() {
+            object.value = Some(self.dict(&node.attributes())?);
         } else {
             object.extra.push(("state", self.part("state", state)?));
         }

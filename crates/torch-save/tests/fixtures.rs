@@ -1,0 +1,85 @@
+//! The committed files that the real libraries wrote, against what those libraries say is in them.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ckptkit_core::TensorSource;
+use serde_json::Value as Json;
+use support::{json, sha256};
+use torch_save::{Container, TorchFile};
+
+/// A file and its manifest: every tensor's name, dtype, shape and bytes, ties, and all values.
+fn check(path: &Path) {
+    let manifest = path.with_file_name(format!("{}.json", path.file_name().unwrap().display()));
+    let manifest: Json = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let file = TorchFile::open(path).unwrap();
+    if file.container() != Container::TorchExport {
+        file.verify().unwrap();
+    }
+    let listed: Vec<[String; 4]> = file
+        .tensors()
+        .iter()
+        .map(|e| {
+            let t = e.tensor();
+            let digest = if t.has_bytes() { sha256(&t.read().unwrap()) } else { "-".into() };
+            [t.name().to_owned(), t.dtype().to_string(), format!("{:?}", t.shape()), digest]
+        })
+        .collect();
+    let expected: Vec<[String; 4]> = manifest["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| {
+            let text = |key: &str| t[key].as_str().unwrap_or("-").to_owned();
+            let shape: Vec<u64> =
+                t["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
+            [text("name"), text("dtype"), format!("{shape:?}"), text("sha256")]
+        })
+        .collect();
+    assert_eq!(listed, expected, "{}", path.display());
+    assert!(file.failures().is_empty(), "{:?}", file.failures());
+
+    for group in manifest["ties"].as_array().unwrap() {
+        let names: Vec<&str> = group.as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+        let first = file.tensor(names[0]).unwrap();
+        for name in &names[1..] {
+            assert!(first.is_tied_with(&file.tensor(name).unwrap()), "{names:?}");
+        }
+    }
+    if !manifest["values"].is_null() {
+        let value = json::normalised(json::encode(&file.value(file.root()).unwrap()));
+        let expected = json::normalised(manifest["values"].clone());
+        if value != expected {
+            panic!("{}:\n   found {value}\nexpected {expected}", path.display());
+        }
+    }
+}
+
+fn files(group: &str) -> BTreeMap<String, std::path::PathBuf> {
+    std::fs::read_dir(support::fixtures(group))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|p| p.is_file() && p.extension().is_none_or(|e| e != "json" && e != "md"))
+        .map(|p| (p.file_name().unwrap().display().to_string(), p))
+        .filter(|(name, _)| cfg!(feature = "export") || !name.ends_with(".pt2"))
+        .filter(|(name, _)| cfg!(feature = "deflate") || !name.contains("deflate"))
+        .collect()
+}
+
+fn check_group(group: &str, least: usize) {
+    let files = files(group);
+    assert!(files.len() >= least, "{group}: {} files, expected {least}", files.len());
+    let failed: Vec<&String> = files
+        .iter()
+        .filter(|(_, path)| std::panic::catch_unwind(|| check(path)).is_err())
+        .map(|(name, _)| name)
+        .collect();
+    assert!(failed.is_empty(), "{group}: {failed:?}");
+}
+
+#[test]
+fn torch_files_hold_what_torch_says() {
+    check_group("torch", 55);
+}
