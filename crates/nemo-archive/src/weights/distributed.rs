@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use ckptkit_core::{EntryPath, Error, Result, ResultExt, Section, TensorSource};
-use distcp::{DistCheckpoint, StorageReader};
+use distcp::StorageReader;
 
 use super::Weights;
 use super::layout::FOLDER;
 use crate::entry::Entry;
 use crate::index::Index;
+use crate::options::OpenOptions;
 
 /// The members of the folder, by their names in it.
 struct Members {
@@ -32,25 +33,40 @@ impl StorageReader for Members {
         names.sort();
         Ok(names)
     }
+
+    fn size(&self, relative: &str) -> Result<Option<u64>> {
+        let path = EntryPath::new(relative)?;
+        Ok(self.files.get(path.as_str()).map(Entry::size))
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
 }
 
-pub(super) fn load(weights: &mut Weights, index: &Index) -> Result<()> {
+pub(super) fn load(weights: &mut Weights, index: &Index, options: &OpenOptions) -> Result<()> {
     let files: HashMap<String, Entry> = index
         .files()
         .filter_map(|e| Some((e.path().as_str().strip_prefix(FOLDER)?.to_owned(), e.clone())))
         .collect();
-    if files.keys().any(|name| name.ends_with("/.zarray")) {
+    if files.keys().any(|name| name.ends_with(".zarray")) {
         return Err(Error::unsupported("the weights are a zarr checkpoint, one array a tensor")
             .within("member model_weights")
-            .hint("convert it with NeMo to the torch_dist backend"));
+            .hint("save the model again with NeMo's torch_dist backend"));
     }
     let members = Members { files, name: index.name.clone() };
-    let checkpoint =
-        DistCheckpoint::with_storage(Box::new(members)).within(|| "member model_weights")?;
-    let names: Vec<String> = checkpoint.infos().map(|i| i.name().to_owned()).collect();
-    for name in names {
-        weights.tensors.push(checkpoint.tensor(&name)?);
+    let checkpoint = distcp::OpenOptions::default()
+        .limits(options.torch_limits.clone())
+        .with_storage(Box::new(members))
+        .within(|| "member model_weights")?;
+    for info in checkpoint.infos() {
+        weights.tensors.push(checkpoint.tensor(info.name())?);
     }
-    weights.notes.extend(checkpoint.notes().iter().cloned());
+    for (name, error) in checkpoint.failures() {
+        weights.fail(name.clone(), error.clone());
+    }
+    let notes = checkpoint.notes();
+    weights.notes.extend(notes.into_iter().map(|n| format!("member model_weights: {n}")));
+    weights.distributed = Some(checkpoint);
     Ok(())
 }

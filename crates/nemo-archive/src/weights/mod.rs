@@ -24,7 +24,6 @@ use layout::Plan;
 
 /// The tensors of an archive under the names that its state dict gives them; where it has several
 /// state dicts, `PART/NAME` (`mp_rank_00/encoder.weight`).
-#[derive(Debug)]
 pub struct Weights {
     layout: WeightsLayout,
     files: Vec<WeightsFile>,
@@ -32,6 +31,8 @@ pub struct Weights {
     by_name: HashMap<String, usize>,
     failures: Vec<(String, Error)>,
     notes: Vec<String>,
+    #[cfg(feature = "distcp")]
+    distributed: Option<distcp::DistCheckpoint>,
 }
 
 /// One torch checkpoint inside an archive.
@@ -87,8 +88,19 @@ impl Weights {
     pub fn ranks(&self) -> usize {
         match self.layout {
             WeightsLayout::Ranks => self.files.len(),
+            #[cfg(feature = "distcp")]
+            WeightsLayout::Distributed => {
+                self.distributed.as_ref().map_or(1, distcp::DistCheckpoint::ranks)
+            }
             _ => 1,
         }
+    }
+
+    /// The distributed checkpoint that holds them, in the layout of that name.
+    #[cfg(feature = "distcp")]
+    #[must_use]
+    pub fn distributed(&self) -> Option<&distcp::DistCheckpoint> {
+        self.distributed.as_ref()
     }
 
     /// The tensors in the order of their files.
@@ -117,6 +129,8 @@ impl Weights {
             by_name: HashMap::new(),
             failures: Vec::new(),
             notes: Vec::new(),
+            #[cfg(feature = "distcp")]
+            distributed: None,
         }
     }
 
@@ -146,21 +160,17 @@ impl Weights {
                 entry.path()
             ));
         }
-        self.failures.extend(torch.failures().iter().cloned());
-        let first = self.tensors.len() - torch.tensors().len();
-        let first_failure = self.failures.len() - torch.failures().len();
         if let Some(prefix) = prefix {
             let mut containers = HashMap::new();
             let part = u32::try_from(self.files.len()).unwrap_or(u32::MAX);
+            let first = self.tensors.len() - torch.tensors().len();
             for tensor in &mut self.tensors[first..] {
                 *tensor = in_part(tensor, prefix, part, &mut containers)?;
             }
-            for (name, _) in &mut self.failures[first_failure..] {
-                *name = format!("{prefix}/{name}");
-            }
         }
-        for (name, error) in &self.failures[first_failure..] {
-            self.notes.push(format!("tensor {name} cannot be read: {}", error.message()));
+        for (name, error) in torch.failures() {
+            let name = prefix.map_or(name.clone(), |p| format!("{p}/{name}"));
+            self.fail(name, error.clone());
         }
         self.files.push(WeightsFile {
             member: entry.path().as_str().to_owned(),
@@ -168,6 +178,11 @@ impl Weights {
             torch,
         });
         Ok(())
+    }
+
+    fn fail(&mut self, name: String, error: Error) {
+        self.notes.push(format!("tensor {name} cannot be read: {}", error.message()));
+        self.failures.push((name, error));
     }
 
     fn finish(mut self) -> Self {
@@ -227,7 +242,7 @@ pub(crate) fn load(archive: &NemoArchive, index: &Index, options: &OpenOptions) 
         }
         Plan::Distributed => {
             #[cfg(feature = "distcp")]
-            distributed::load(&mut weights, index)?;
+            distributed::load(&mut weights, index, options)?;
             #[cfg(not(feature = "distcp"))]
             return Err(Error::unsupported(
                 "the weights are a distributed checkpoint, which this build does not read",
@@ -262,6 +277,12 @@ fn config_int(config: &Config, key: &str) -> Option<u64> {
     match config.resolve(key) {
         Ok(torch_save::Value::Int(i)) => u64::try_from(i).ok(),
         _ => None,
+    }
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weights({:?}, {} tensors)", self.layout, self.tensors.len())
     }
 }
 
