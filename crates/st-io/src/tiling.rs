@@ -63,6 +63,7 @@ pub(crate) fn check(shape: &[u64], boxes: &[Region], name: impl Fn(usize) -> Str
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "a few cells")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! Agreement with the reference crate, in both directions.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Conversions to and from the `safetensors` crate.
 #![cfg(feature = "safetensors")]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

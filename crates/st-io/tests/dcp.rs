@@ -1,4 +1,5 @@
 //! Pieces written by torch's distributed checkpoint, put together.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

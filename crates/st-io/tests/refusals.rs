@@ -1,4 +1,5 @@
 //! Broken and hostile files: each refused with an error that says what is wrong.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Directories: an index and its shards, what is chosen among several, what is refused.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

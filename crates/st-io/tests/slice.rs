@@ -1,4 +1,5 @@
 //! Parts of tensors, against the slices of the reference crate.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Legal files, common and odd.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Writing: directories by the rule, indexes to the letter, refusals before a byte.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "helpers of tests")]
 
 mod common;
 
@@ -86,7 +87,10 @@ fn every_limit_gives_a_directory_that_reads_back() {
         }
         for (name, held) in &plan.shards {
             // More than the limit only where one tensor is.
-            assert!(*held <= bytes || matches!(held, 2 | 6), "{name} holds {held}, the limit is {bytes}");
+            assert!(
+                *held <= bytes || matches!(held, 2 | 6),
+                "{name} holds {held}, the limit is {bytes}"
+            );
         }
     }
 }
@@ -191,7 +195,7 @@ fn refusals() {
     for align in [0, 4, 12, 1 << 30] {
         let mut options = WriteOptions::new();
         options.align = align;
-        refused(&[a.clone()], &options, invalid, &["alignment"]);
+        refused(std::slice::from_ref(&a), &options, invalid, &["alignment"]);
     }
     let error = layout_sharded(&[a], &BTreeMap::new(), &limit(0)).unwrap_err();
     assert_eq!(error.kind(), invalid);

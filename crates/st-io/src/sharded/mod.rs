@@ -8,12 +8,17 @@ use ckptkit_core::{
     Error, Limits, Result, ResultExt, Section, Tensor, TensorInfo, TensorSource, no_such_tensor,
 };
 
-use crate::directory::{Directory, Found, check_present, numbered, some};
+use crate::dcp::SHARDING_INFO;
+use crate::directory::{Directory, Found, check_present, some};
 use crate::file::{StFile, aliases};
 use crate::header::Entry;
 use crate::index::Index;
 use crate::names::NameIndex;
 use crate::options::OpenOptions;
+
+use agree::{check_numbers, claimed_twice, match_names};
+
+mod agree;
 
 /// A file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,7 +196,8 @@ impl ShardedSt {
         }
         let mut metadata = BTreeMap::new();
         for (name, file) in &shards {
-            for (key, value) in file.metadata() {
+            // Where pieces begin is a matter of each file: with an index, all begin at 0.
+            for (key, value) in file.metadata().iter().filter(|(k, _)| *k != SHARDING_INFO) {
                 let kept = metadata.entry(key.clone()).or_insert_with(|| value.clone());
                 if kept != value {
                     notes.push(format!(
@@ -349,88 +355,6 @@ fn open_all(
         Ok((name.clone(), file))
     };
     names.iter().map(open).collect()
-}
-
-fn claimed_twice(name: &str, a: &str, b: &str) -> Error {
-    Error::malformed(format!("tensor {name:?} is in both {a} and {b}"))
-        .hint("frameworks keep whichever they load last: write the checkpoint again")
-}
-
-/// Numbered shards without an index: 1 to N of one N, each there.
-fn check_numbers(directory: &Directory, names: &[String]) -> Result<()> {
-    let found: Vec<_> = names.iter().filter_map(|n| numbered(n)).collect();
-    let of: BTreeSet<u64> = found.iter().map(|n| n.of).collect();
-    let numbers: BTreeSet<u64> = found.iter().map(|n| n.number).collect();
-    let refuse = |why: String| Err(Error::not_found(why).in_file(directory.path()));
-    match (of.first(), of.len()) {
-        (Some(&n), 1) => {
-            let n = n.min(1 << 20);
-            let missing: Vec<String> =
-                (1..=n).filter(|k| !numbers.contains(k)).map(|k| k.to_string()).collect();
-            if missing.is_empty() && numbers.len() as u64 == n {
-                return Ok(());
-            }
-            refuse(format!(
-                "of {n} numbered shards, {} are there; missing numbers: {}",
-                numbers.len(),
-                some(missing.iter().map(String::as_str))
-            ))
-        }
-        _ => refuse(format!(
-            "shards of several checkpoints lie here: {}",
-            some(names.iter().map(String::as_str))
-        )),
-    }
-}
-
-/// Checks that index and shards list the same tensors in the same places; gives the (shard, entry)
-/// of each tensor of the index.
-fn match_names(index: &Index, shards: &[(String, StFile)]) -> Result<Vec<(u32, u32)>> {
-    let mut order = Vec::with_capacity(index.weight_map.len());
-    for (name, shard) in &index.weight_map {
-        let (shard_name, file) = &shards[*shard as usize];
-        let Some(entry) = file.header().position(name) else {
-            let other = shards.iter().find(|(_, f)| f.header().position(name).is_some());
-            let error = Error::malformed(match other {
-                Some((other, _)) => format!(
-                    "the index says that tensor {name:?} is in {shard_name}, it is in {other}"
-                ),
-                None => format!(
-                    "the index says that tensor {name:?} is in {shard_name}, which does not have it"
-                ),
-            });
-            return Err(
-                error.hint("index and shards are of different checkpoints, or one is stale")
-            );
-        };
-        order.push((*shard, entry));
-    }
-    let listed: usize = shards.iter().map(|(_, f)| f.entries().len()).sum();
-    if listed == order.len() {
-        return Ok(order);
-    }
-    // Names are unique in the index and in each shard: something is in a shard that the index
-    // does not place there.
-    for (shard, (shard_name, file)) in (0..).zip(shards) {
-        for entry in file.entries() {
-            let at = |i: u32| index.weight_map[i as usize].0.as_str();
-            match index.names.find(entry.name(), at).map(|i| index.weight_map[i as usize].1) {
-                Some(named) if named == shard => {}
-                Some(named) => {
-                    let named = &shards[named as usize].0;
-                    return Err(claimed_twice(entry.name(), named, shard_name));
-                }
-                None => {
-                    return Err(Error::malformed(format!(
-                        "tensor {:?} of {shard_name} is not in the index",
-                        entry.name()
-                    ))
-                    .hint("index and shards are of different checkpoints, or one is stale"));
-                }
-            }
-        }
-    }
-    Ok(order)
 }
 
 impl TensorSource for ShardedSt {

@@ -6,21 +6,22 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use ckptkit_core::shape::MAX_DIMS;
 use ckptkit_core::{
     Chunk, Dtype, Error, Region, Result, ResultExt, Section, Tensor, TensorBytes, TensorInfo,
     TensorSource, no_such_tensor,
 };
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use crate::directory::{Directory, dcp_shard, some};
 use crate::file::StFile;
 use crate::header::StDtype;
-use crate::json::{self, Failure, Integers, Skip, Text};
 use crate::options::OpenOptions;
 use crate::packed::{byte_shape, over_bytes};
 use crate::sharded::Shard;
 use crate::tiling;
+
+use info::{SavedOffsets, sharding_info};
+
+mod info;
 
 /// The metadata key that holds where the pieces of a file begin, as JSON text.
 pub(crate) const SHARDING_INFO: &str = "DCP_SHARDING_INFO";
@@ -322,84 +323,6 @@ fn refuse_archive(section: &Section) -> Result<()> {
     .at(0)
     .in_file(section.name())
     .hint("save the checkpoint with tensors only, or without the Hugging Face writer"))
-}
-
-type SavedOffsets = HashMap<String, Vec<u64>>;
-
-fn sharding_info(file: &StFile) -> Result<Option<SavedOffsets>> {
-    let Some(text) = file.metadata().get(SHARDING_INFO) else { return Ok(None) };
-    let failure = Failure::default();
-    let mut out = SavedOffsets::new();
-    json::parse(text, 0, &failure, InfoSeed { failure: &failure, out: &mut out })
-        .within(|| SHARDING_INFO)?;
-    if let Some(name) = out.keys().find(|n| file.header().entry(n).is_none()) {
-        return Err(Error::malformed(format!(
-            "{SHARDING_INFO} lists tensor {name:?}, which is not in the file"
-        )));
-    }
-    Ok(Some(out))
-}
-
-struct InfoSeed<'a> {
-    failure: &'a Failure,
-    out: &'a mut SavedOffsets,
-}
-
-impl<'de> DeserializeSeed<'de> for InfoSeed<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InfoSeed<'_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object from tensor to saved_offsets")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key_seed(Text)? {
-            let offsets = map
-                .next_value_seed(OffsetsSeed(self.failure))
-                .inspect_err(|_| self.failure.place(format!("tensor {name}")))?;
-            if self.out.contains_key(&name) {
-                return Err(json::repeated(self.failure, SHARDING_INFO, &name));
-            }
-            self.out.insert(name, offsets);
-        }
-        Ok(())
-    }
-}
-
-struct OffsetsSeed<'a>(&'a Failure);
-
-impl<'de> DeserializeSeed<'de> for OffsetsSeed<'_> {
-    type Value = Vec<u64>;
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Vec<u64>, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for OffsetsSeed<'_> {
-    type Value = Vec<u64>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with saved_offsets")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<u64>, A::Error> {
-        let failure = self.0;
-        let mut offsets = None;
-        while let Some(key) = map.next_key_seed(Text)? {
-            if key == "saved_offsets" {
-                let seed = Integers { failure, what: "saved_offsets", max: MAX_DIMS };
-                if offsets.replace(map.next_value_seed(seed)?).is_some() {
-                    return Err(json::repeated(failure, "the entry", &key));
-                }
-            } else {
-                map.next_value_seed(Skip { failure, depth: 4 })?;
-            }
-        }
-        offsets.ok_or_else(|| failure.raise(Error::malformed("saved_offsets are missing")))
-    }
 }
 
 impl TensorSource for DcpShards {

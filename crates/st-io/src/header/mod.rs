@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use ckptkit_core::shape::MAX_DIMS;
-use ckptkit_core::{Dtype, Error, Limits, Result, Section, TensorInfo};
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
-
-use crate::json::{self, Failure, Integers, Skip, Text, TextMap};
+use crate::json::{self, Failure};
 use crate::names::NameIndex;
+use ckptkit_core::{Dtype, Error, Limits, Result, Section, TensorInfo};
+
+use parse::{HeaderSeed, Raw};
+
+mod parse;
 
 /// The longest header that the format allows, in bytes.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -323,162 +324,4 @@ fn check_tiling(entries: &[Entry]) -> Result<u64> {
         before = Some(entry);
     }
     Ok(cursor)
-}
-
-#[derive(Default)]
-struct Raw {
-    entries: Vec<Entry>,
-    metadata: BTreeMap<String, String>,
-    /// The first of them: tensor and key.
-    unknown_keys: Option<(String, String)>,
-    null_metadata: bool,
-}
-
-struct HeaderSeed<'a> {
-    failure: &'a Failure,
-    raw: &'a mut Raw,
-}
-
-impl<'de> DeserializeSeed<'de> for HeaderSeed<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for HeaderSeed<'_> {
-    type Value = ();
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the header as an object of tensors")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { failure, raw } = self;
-        let mut has_metadata = false;
-        while let Some(name) = map.next_key_seed(Text)? {
-            if name == "__metadata__" {
-                if std::mem::replace(&mut has_metadata, true) {
-                    return Err(json::repeated(failure, "the header", &name));
-                }
-                let seed = TextMap { failure, what: "__metadata__", loose: false };
-                match map.next_value_seed(seed)? {
-                    Some(found) => raw.metadata = found,
-                    None => raw.null_metadata = true,
-                }
-                continue;
-            }
-            let seed = EntrySeed { failure, name: &name, unknown_keys: &mut raw.unknown_keys };
-            match map.next_value_seed(seed) {
-                Ok(fields) => raw.entries.push(fields.entry(name).map_err(|e| failure.raise(e))?),
-                Err(e) => {
-                    failure.place(format!("tensor {name}"));
-                    return Err(e);
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Fields {
-    dtype: String,
-    shape: Vec<u64>,
-    begin: u64,
-    end: u64,
-}
-
-impl Fields {
-    fn entry(self, name: String) -> Result<Entry> {
-        let Self { dtype, shape, begin, end } = self;
-        let Some(known) = Dtype::from_safetensors(&dtype) else {
-            return Ok(Entry { what: What::Unknown { name, dtype, shape }, begin, end });
-        };
-        let info = TensorInfo::new(name, known, shape)?;
-        let refuse =
-            |why: String| Err(Error::malformed(why).within(format_args!("tensor {}", info.name())));
-        let bits = u128::from(info.numel()) * u128::from(known.bits());
-        if bits % 8 != 0 {
-            return refuse(format!(
-                "{known} of shape {:?} has {bits} bits, which is not a whole number of bytes",
-                info.shape()
-            ));
-        }
-        if end - begin != info.byte_len() {
-            return refuse(format!(
-                "data_offsets [{begin}, {end}] hold {} bytes, {known} of shape {:?} has {}",
-                end - begin,
-                info.shape(),
-                info.byte_len()
-            ));
-        }
-        Ok(Entry { what: What::Known(info), begin, end })
-    }
-}
-
-struct EntrySeed<'a> {
-    failure: &'a Failure,
-    name: &'a str,
-    unknown_keys: &'a mut Option<(String, String)>,
-}
-
-impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
-    type Value = Fields;
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Fields, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for EntrySeed<'_> {
-    type Value = Fields;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with dtype, shape and data_offsets")
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let failure = self.failure;
-        let (mut dtype, mut shape, mut offsets) = (None, None, None);
-        let mut others: Vec<String> = Vec::new();
-        while let Some(key) = map.next_key_seed(Text)? {
-            let repeated = match key.as_str() {
-                "dtype" => dtype.replace(map.next_value_seed(Text)?).is_some(),
-                "shape" => {
-                    let seed = Integers { failure, what: "shape", max: MAX_DIMS };
-                    shape.replace(map.next_value_seed(seed)?).is_some()
-                }
-                "data_offsets" => {
-                    let seed = Integers { failure, what: "data_offsets", max: 2 };
-                    offsets.replace(map.next_value_seed(seed)?).is_some()
-                }
-                _ => {
-                    // The tensor stands at depth 2, and nothing valid is deeper than 3.
-                    map.next_value_seed(Skip { failure, depth: 1 })?;
-                    let seen = others.contains(&key);
-                    if others.len() == 16 {
-                        return Err(
-                            failure.raise(Error::malformed("more than 16 keys are unknown"))
-                        );
-                    }
-                    others.push(key.clone());
-                    seen
-                }
-            };
-            if repeated {
-                return Err(json::repeated(failure, "the entry", &key));
-            }
-        }
-        if let (None, Some(key)) = (&self.unknown_keys, others.into_iter().next()) {
-            *self.unknown_keys = Some((self.name.to_owned(), key));
-        }
-        let missing = |key: &str| failure.raise(Error::malformed(format!("{key} is missing")));
-        let dtype = dtype.ok_or_else(|| missing("dtype"))?;
-        let shape = shape.ok_or_else(|| missing("shape"))?;
-        let offsets = offsets.ok_or_else(|| missing("data_offsets"))?;
-        match offsets[..] {
-            [begin, end] if begin <= end => Ok(Fields { dtype, shape, begin, end }),
-            [begin, end] => Err(failure.raise(Error::malformed(format!(
-                "data_offsets [{begin}, {end}] end before they begin"
-            )))),
-            _ => Err(failure.raise(Error::malformed(format!(
-                "data_offsets are {offsets:?}, expected two numbers"
-            )))),
-        }
-    }
 }
