@@ -292,6 +292,12 @@ impl From<ShardedSt> for StCheckpoint {
     }
 }
 
+impl From<DcpShards> for StCheckpoint {
+    fn from(dcp: DcpShards) -> Self {
+        Self::new(Form::Dcp(dcp), None, Vec::new())
+    }
+}
+
 impl TensorSource for StCheckpoint {
     fn infos(&self) -> Box<dyn Iterator<Item = &TensorInfo> + '_> {
         self.infos()

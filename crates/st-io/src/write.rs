@@ -128,6 +128,7 @@ pub fn plan_file(
     check(tensors, options)?;
     let mut notes = Vec::new();
     let metadata = with_aliases(metadata, &options.aliases);
+    note_format(&metadata, &mut notes);
     let file = file(tensors.iter().collect(), &metadata, options, &mut notes)?;
     let bytes = tensors.iter().map(Tensor::byte_len).sum();
     Ok(Plan { layout: Layout::file(file), shards: vec![(shard_name(options, None), bytes)], notes })
@@ -169,11 +170,13 @@ pub fn plan_sharded(
     if shards.len() <= 1 {
         let name = shard_name(options, None);
         let metadata = with_aliases(metadata, &options.aliases);
+        note_format(&metadata, &mut notes);
         let file = file(tensors.iter().collect(), &metadata, options, &mut notes)?;
         layout.add(plain(&name)?, file)?;
         sizes.push((name, tensors.iter().map(Tensor::byte_len).sum()));
         return Ok(Plan { layout, shards: sizes, notes });
     }
+    note_format(metadata, &mut notes);
     let mut weight_map = BTreeMap::new();
     for (i, members) in shards.iter().enumerate() {
         let name = shard_name(options, Some((i + 1, shards.len())));
@@ -192,6 +195,17 @@ pub fn plan_sharded(
     file.push(Segment::Literal(index.into_bytes()))?;
     layout.add(plain(&format!("{}.safetensors.index{variant}.json", options.stem))?, file)?;
     Ok(Plan { layout, shards: sizes, notes })
+}
+
+/// accelerate and huggingface_hub take no metadata for `pt`, and refuse metadata that does not say.
+fn note_format(metadata: &BTreeMap<String, String>, notes: &mut Vec<String>) {
+    if !metadata.is_empty() && !metadata.contains_key("format") {
+        notes.push(
+            "the metadata has no \"format\", without which accelerate and huggingface_hub refuse \
+             the file: add \"format\": \"pt\""
+                .into(),
+        );
+    }
 }
 
 fn shard_name(options: &WriteOptions, number: Option<(usize, usize)>) -> String {

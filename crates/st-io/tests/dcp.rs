@@ -291,3 +291,20 @@ fn pieces_of_unknown_dtypes_leave_the_rest() {
     assert!(opened.notes()[0].contains("X9"));
     assert_eq!(opened.verify().unwrap_err().kind(), ErrorKind::Unsupported);
 }
+
+#[test]
+fn a_save_by_rank_0_is_sharded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+    let byte = |n, v: u8| rank_file(&[Piece(n, Dtype::U8, vec![0], vec![1], vec![v])]);
+    fs::write(dir.path().join(one), byte("a", 1)).unwrap();
+    fs::write(dir.path().join(two), byte("b", 2)).unwrap();
+    let index =
+        format!(r#"{{"metadata":{{"total_size":2}},"weight_map":{{"a":"{one}","b":"{two}"}}}}"#);
+    fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+    let opened = StCheckpoint::open(dir.path()).unwrap();
+    assert_eq!(opened.variant(), Variant::Sharded);
+    assert_eq!(opened.tensor("b").unwrap().read().unwrap(), [2]);
+    assert!(opened.notes().is_empty(), "{:?}", opened.notes());
+    assert_eq!(opened.metadata(), &common::map(&[("format", "pt"), ("DCP_VERSION", "1.0")]));
+}

@@ -205,7 +205,10 @@ fn refusals() {
 fn a_long_header_is_noted() {
     let value = "x".repeat(25_000_001);
     let plan = plan_file(&[], &map(&[("k", &value)]), &WriteOptions::new()).unwrap();
-    assert!(plan.notes[0].contains("25000000"), "{:?}", plan.notes);
+    assert!(plan.notes[0].contains("\"format\""), "{:?}", plan.notes);
+    assert!(plan.notes[1].contains("25000000"), "{:?}", plan.notes);
+    let plan = plan_file(&six(), &map(&[("format", "pt")]), &WriteOptions::new()).unwrap();
+    assert!(plan.notes.is_empty());
     let value = "x".repeat(100_000_001);
     let error = plan_file(&[], &map(&[("k", &value)]), &WriteOptions::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
