@@ -183,28 +183,17 @@ fn integer(text: &str, radix: u32) -> Result<Value> {
     if body.len() > MAX_DIGITS {
         return Err(Error::limit(format!("an integer of {} digits", body.len())));
     }
-    let steps = |body: &str| -> Option<Vec<u32>> {
-        if radix == 60 {
-            return None;
-        }
-        body.chars().map(|c| c.to_digit(radix)).collect()
-    };
     let mut number = Decimal::default();
     if radix == 60 {
         for part in body.split(':') {
             let mut of_part = Decimal::default();
-            for digit in part.chars().filter_map(|c| c.to_digit(10)) {
-                of_part.push(10, digit);
-            }
+            of_part.push_all(part, 10);
             number.times_60_plus(&of_part);
         }
+    } else if body.is_empty() {
+        return Err(Error::malformed(format!("{text:?} is no number that Python reads")));
     } else {
-        let digits = steps(body).filter(|d| !d.is_empty());
-        let digits = digits
-            .ok_or_else(|| Error::malformed(format!("{text:?} is no number that Python reads")))?;
-        for digit in digits {
-            number.push(radix, digit);
-        }
+        number.push_all(body, radix);
     }
     Ok(number.into_value(negative))
 }
@@ -216,6 +205,20 @@ struct Decimal(Vec<u32>);
 const LIMB: u64 = 1_000_000_000;
 
 impl Decimal {
+    /// Appends digits, as many at once as fit a limb.
+    fn push_all(&mut self, digits: &str, radix: u32) {
+        let (mut value, mut scale) = (0, 1);
+        for digit in digits.chars().filter_map(|c| c.to_digit(radix)) {
+            value = value * radix + digit;
+            scale *= radix;
+            if scale >= 10_000_000 {
+                self.push(scale, value);
+                (value, scale) = (0, 1);
+            }
+        }
+        self.push(scale, value);
+    }
+
     fn push(&mut self, radix: u32, digit: u32) {
         let mut carry = u64::from(digit);
         for limb in &mut self.0 {
