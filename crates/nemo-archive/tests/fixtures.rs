@@ -33,7 +33,9 @@ fn every_archive_of_nemo_is_read() {
         for artifact in archive.artifacts().unwrap() {
             assert!(artifact.is_referenced(), "{}: {}", path.display(), artifact.name());
         }
-        assert_eq!(archive.notes(), Vec::<String>::new(), "{}", path.display());
+        // A model of the generator's own is the only thing to be said.
+        let notes = archive.notes();
+        assert!(notes.iter().all(|n| n.starts_with("key target names code")), "{notes:?}");
     }
 }
 
