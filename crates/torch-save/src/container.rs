@@ -1,9 +1,12 @@
 //! Which of torch's containers a file is, and where its storages lie.
 
-use ckptkit_core::{Dtype, Error, Key, Limits, Result, ResultExt, Section, TensorBytes};
+use std::collections::{HashMap, HashSet};
 
+use ckptkit_core::{Error, ErrorKind, Key, Limits, Result, ResultExt, Section, Tensor};
+
+use crate::detect;
 use crate::file::Verified;
-use crate::legacy::{self, Legacy};
+use crate::legacy::{self, LONG, Legacy};
 use crate::pickle::{Graph, Kind, NodeRef};
 use crate::rebuild::{self, Form, Spec, TensorKind};
 use crate::storage::StorageRef;
@@ -52,14 +55,17 @@ pub(crate) struct Object {
     pub(crate) folder: &'static str,
 }
 
-/// A tensor that no pickle describes (torch.export).
+/// A tensor that the container's pickle does not describe (torch.export).
 pub(crate) struct Raw {
     pub(crate) path: Vec<Key>,
-    pub(crate) dtype: Dtype,
-    pub(crate) shape: Vec<u64>,
+    /// Under any name; why there is none, where not even a shape is known.
+    pub(crate) tensor: Result<Tensor>,
     pub(crate) kind: TensorKind,
-    pub(crate) storage: u32,
-    pub(crate) bytes: TensorBytes,
+    pub(crate) requires_grad: bool,
+    pub(crate) class: Option<String>,
+    pub(crate) location: Option<String>,
+    /// It is a part of the tensor with this position in the list.
+    pub(crate) part_of: Option<usize>,
 }
 
 enum Store {
@@ -68,6 +74,9 @@ enum Store {
     Legacy(Legacy),
     TarEra(TarEra),
 }
+
+/// Windows on storages by their keys.
+pub(crate) type Located = HashMap<String, Result<Section>>;
 
 /// An opened container. There is always an object; a torch.export archive's is `None`.
 pub(crate) struct Opened {
@@ -85,17 +94,9 @@ const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
 const END_RECORD: &[u8] = b"PK\x05\x06";
 
 pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Opened> {
-    let head = section.head::<16>()?;
-    if head.is_empty() {
-        return Err(Error::malformed("the file is empty, expected what torch.save writes")
-            .hint("copy the file again"));
-    }
+    let head = section.head::<{ detect::HEAD }>()?;
     if head.starts_with(LOCAL_HEADER) || head.starts_with(END_RECORD) {
         return open_zip(section, limits);
-    }
-    if head.starts_with(b"PYTORCH1") {
-        return Err(Error::unsupported("an archive of the torch 1.0 preview")
-            .hint("load and save it with torch 1.0 or later"));
     }
     if tar_era::detect(section) {
         let tar = tar_era::open(section, limits)?;
@@ -111,29 +112,30 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Opened> {
             ..Opened::new(Container::Legacy, graph, Store::Legacy(legacy), section)
         });
     }
-    if head.len() > 8
-        && head[8] == b'{'
-        && u64::from_le_bytes(head[..8].try_into().unwrap_or_default()) < section.len()
-    {
-        return Err(Error::malformed(
-            "this is a safetensors file, expected what torch.save writes",
-        )
-        .hint("open it as safetensors"));
+    match detect::foreign(&head, section) {
+        Some(error) => Err(error),
+        None => open_pickle(section, limits),
     }
-    open_pickle(section, limits)
 }
 
 fn open_pickle(section: &Section, limits: &Limits) -> Result<Opened> {
-    let not_a_pickle = |e: Error| {
-        Error::malformed(format!("this is nothing that torch.save has written: no zip archive, no legacy stream, and no pickle ({e})"))
-            .hint("check that the file is a checkpoint and was copied whole")
-    };
-    let (graph, end) = legacy::pickle_at(section, 0, limits).map_err(not_a_pickle)?;
-    // Text can look like a short pickle of protocol 0; real ones of that age say more than a name.
-    if graph.protocol() == 0 && graph.len() < 2 && end < section.len() {
-        return Err(not_a_pickle(Error::malformed(
-            "what follows the first object is something else",
-        )));
+    let (graph, end) = legacy::pickle_at(section, 0, LONG, limits).map_err(|e| match e.kind() {
+        ErrorKind::Malformed => detect::unknown(e.message()),
+        _ => e,
+    })?;
+    // Text can happen to be a pickle of the textual protocols. Real ones say more than one word,
+    // and nothing follows them.
+    let is_word = !matches!(
+        graph.root().kind(),
+        Kind::List
+            | Kind::Dict
+            | Kind::Set
+            | Kind::Tuple(_)
+            | Kind::Reduce { .. }
+            | Kind::NewObj { .. }
+    );
+    if graph.protocol() == 0 && (is_word || end < section.len()) {
+        return Err(detect::unknown("what follows the first object is something else"));
     }
     let mut opened = Opened::new(Container::Pickle, graph, Store::None, section);
     if end < section.len() {
@@ -224,6 +226,7 @@ impl Opened {
     }
 
     /// A torch.export archive: raw tensors and no object.
+    #[cfg(feature = "export")]
     pub(crate) fn export(
         section: &Section,
         archive: Archive,
@@ -304,8 +307,30 @@ impl Opened {
         }))
     }
 
+    /// The members of an archive that hold these storages of object `part`, found together.
+    pub(crate) fn locate(&self, part: usize, keys: &HashSet<&str>) -> Located {
+        let Store::Zip(archive) = &self.store else { return Located::new() };
+        let folder = self.folder(part);
+        let key = |name: &'_ str| -> Option<String> {
+            let (f, key) = name.split_once('/')?;
+            (f.eq_ignore_ascii_case(folder) && keys.contains(key)).then(|| key.to_owned())
+        };
+        let (found, members): (Vec<_>, Vec<_>) =
+            archive.members().filter_map(|m| Some((key(m.name())?, m))).unzip();
+        found.into_iter().zip(archive.sections(&members)).collect()
+    }
+
+    fn folder(&self, part: usize) -> &'static str {
+        self.objects.get(part).map_or("data", |o| o.folder)
+    }
+
     /// The bytes of a storage of object `part`: as many as its id says.
-    pub(crate) fn storage(&self, part: usize, storage: &StorageRef) -> Result<Section> {
+    pub(crate) fn storage(
+        &self,
+        part: usize,
+        storage: &StorageRef,
+        located: &mut Located,
+    ) -> Result<Section> {
         let missing = || {
             Error::malformed("its bytes are not in the file")
                 .hint("the file is incomplete: copy it again")
@@ -315,15 +340,13 @@ impl Opened {
             Store::None => return Err(missing()),
             Store::TarEra(tar) => tar.storages.get(&storage.key).ok_or_else(missing)?.bytes.clone(),
             Store::Legacy(legacy) => legacy.storages.get(&storage.key).ok_or_else(missing)?.clone(),
-            Store::Zip(archive) => {
-                let folder = self.objects.get(part).map_or("data", |o| o.folder);
-                let member = format!("{folder}/{}", storage.key);
-                archive
-                    .get(&member)
-                    .ok_or_else(missing)?
-                    .section()
-                    .within(|| format!("member {member}"))?
-            }
+            Store::Zip(archive) => match located.remove(&storage.key) {
+                Some(found) => found?,
+                None => {
+                    let member = format!("{}/{}", self.folder(part), storage.key);
+                    archive.get(&member).ok_or_else(missing)?.section()?
+                }
+            },
         };
         if section.len() != needed {
             return Err(Error::malformed(format!(

@@ -22,7 +22,6 @@ pub struct TensorEntry {
     pub(crate) path: Vec<Key>,
     pub(crate) tensor: Tensor,
     pub(crate) node: NodeId,
-    pub(crate) part: usize,
     pub(crate) kind: TensorKind,
     pub(crate) requires_grad: bool,
     pub(crate) class: Option<String>,
@@ -154,22 +153,21 @@ impl TorchFile {
         let mut opened = container::open(section, limits)?;
         let raw = std::mem::take(&mut opened.raw);
         let mut notes = opened.notes.clone();
-        let mut placer = Placer::new(&opened);
         let mut drafts = Vec::new();
+        let mut failures = Vec::new();
         for (part, object) in opened.objects.iter().enumerate() {
             let walk =
                 flatten::walk(&object.graph, &object.prefix, &|node| opened.recognise(part, node));
             notes.extend(walk.notes);
+            failures.extend(walk.stopped.map(|(name, e)| (name, e.in_file(section.name()))));
             let base = drafts.len();
             drafts.extend(walk.found.into_iter().map(|f| (part, base, f)));
         }
         let names = unique_names(
-            drafts
-                .iter()
-                .map(|(_, _, f)| &f.path[..])
-                .chain(raw.iter().map(|r| &r.path[..])),
+            drafts.iter().map(|(_, _, f)| &f.path[..]).chain(raw.iter().map(|r| &r.path[..])),
         );
-        let mut failures = Vec::new();
+        let specs = drafts.iter().filter_map(|(part, _, f)| Some((*part, f.spec.as_ref().ok()?)));
+        let mut placer = Placer::new(&opened, specs);
         let mut entries: Vec<TensorEntry> = Vec::with_capacity(drafts.len());
         let mut positions: HashMap<usize, usize> = HashMap::new();
         let mut by_node = HashMap::new();
@@ -193,7 +191,6 @@ impl TorchFile {
                         path: found.path,
                         tensor: placed.tensor,
                         node: found.node,
-                        part,
                         kind: placed.kind,
                         requires_grad: placed.requires_grad,
                         class: placed.class,
@@ -221,7 +218,6 @@ impl TorchFile {
                     path: raw.path,
                     tensor: tensor.renamed(name),
                     node,
-                    part: usize::MAX,
                     kind: raw.kind,
                     requires_grad: raw.requires_grad,
                     class: raw.class,

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use ckptkit_core::{Error, Key, Result};
 
 use crate::pickle::{Graph, Kind, Mut, NodeId, NodeRef};
-use crate::rebuild::{self, Spec};
+use crate::rebuild::Spec;
 use crate::text;
 
 /// A tensor and where it stands.
@@ -24,6 +24,8 @@ pub(crate) struct Found<'a> {
 pub(crate) struct Walk<'a> {
     pub(crate) found: Vec<Found<'a>>,
     pub(crate) notes: Vec<String>,
+    /// Where and why it ended before everything was seen.
+    pub(crate) stopped: Option<(String, Error)>,
 }
 
 /// One step from a container to what it holds; paths share their beginnings.
@@ -31,11 +33,19 @@ struct Step {
     parent: usize,
     key: Key,
     node: NodeId,
+    /// What spelling the path from the root costs, in units of work.
+    cost: usize,
 }
 
 const ROOT: usize = usize::MAX;
 /// More repeated containers than this are counted, not named.
 const MAX_NOTES: usize = 10;
+/// Work that a graph may cost beside some times its size. Arguments, states and long paths can be
+/// shared by everything in a hostile file, so that listing it all would take the square of its size.
+const FREE_WORK: usize = 1_000_000;
+const MAX_REPEATS: usize = 4;
+/// Bytes of a name that count as one unit of work.
+const NAME_UNIT: usize = 32;
 
 /// `prefix` stands before every path.
 pub(crate) fn walk<'a>(
@@ -58,10 +68,18 @@ pub(crate) fn walk<'a>(
         path.reverse();
         path
     };
+    let size = graph.len().saturating_add(graph.edge_count());
+    let mut budget = size.saturating_mul(MAX_REPEATS).saturating_add(FREE_WORK);
+    let mut stopped = None;
     while let Some((node, at, part_of)) = pending.pop() {
         let mut children: Vec<(Key, NodeRef<'a>)> = Vec::new();
         let mut owner = part_of;
         if let Some(spec) = recognise(node) {
+            budget = budget.saturating_sub(steps.get(at).map_or(0, |s| s.cost));
+            if budget == 0 {
+                stopped = Some(too_much(&steps, at));
+                break;
+            }
             let mut path = path_of(&steps, at);
             if path.is_empty() {
                 path.push(Key::Str("tensor".into()));
@@ -81,23 +99,48 @@ pub(crate) fn walk<'a>(
             entered.insert(node.id(), at);
             children = children_of(node);
         }
+        budget = budget.saturating_sub(1 + children.len());
+        if budget == 0 {
+            stopped = Some(too_much(&steps, at));
+            break;
+        }
         let root_tensor = at == ROOT && owner.is_some();
         for (key, child) in children.into_iter().rev() {
             if !is_container(child) {
                 continue;
             }
             let parent = if root_tensor && prefix.is_empty() {
-                steps.push(Step { parent: ROOT, key: Key::Str("tensor".into()), node: node.id() });
+                let key = Key::Str("tensor".into());
+                steps.push(Step { parent: ROOT, key, node: node.id(), cost: 1 });
                 steps.len() - 1
             } else {
                 at
             };
-            steps.push(Step { parent, key, node: child.id() });
+            let own = match &key {
+                Key::Str(s) | Key::Other(s) => 1 + s.len() / NAME_UNIT,
+                _ => 1,
+            };
+            budget = budget.saturating_sub(own);
+            let cost = own.saturating_add(steps.get(parent).map_or(0, |s| s.cost));
+            steps.push(Step { parent, key, node: child.id(), cost });
             pending.push((child, steps.len() - 1, owner));
         }
     }
     let notes = repeated(&steps, &found, &again, &entered, &path_of);
-    Walk { found: found.into_iter().map(|(_, f)| f).collect(), notes }
+    Walk { found: found.into_iter().map(|(_, f)| f).collect(), notes, stopped }
+}
+
+fn too_much(steps: &[Step], at: usize) -> (String, Error) {
+    let place = match steps.get(at).map(|s| &s.key) {
+        Some(Key::Str(s) | Key::Other(s)) => s.chars().take(NAME_UNIT).collect(),
+        Some(Key::Index(i)) => i.to_string(),
+        _ => "tensor".into(),
+    };
+    let error = Error::limit(
+        "its objects share so much, or nest so deep, that not every tensor can be listed",
+    )
+    .hint("torch.save writes no such file of itself; look at its values instead");
+    (place, error)
 }
 
 /// What is said of containers with tensors that were reached again.

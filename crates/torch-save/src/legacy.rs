@@ -19,8 +19,12 @@ use crate::storage::{self, StorageRef};
 const MAGIC: [u8; 10] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19];
 /// The first pickle of a stream is at most this long in any protocol.
 const MAGIC_PICKLE: u64 = 64;
-/// Where the growing window for a pickle of unknown length starts.
-const FIRST_WINDOW: u64 = 256 << 10;
+/// Where the growing window for a pickle of unknown length starts: one that is a number or a few
+/// fields, and one that holds an object.
+pub(crate) const SHORT: u64 = 1 << 10;
+pub(crate) const LONG: u64 = 256 << 10;
+/// How much is read from one storage on, if the next one is likely to be in it.
+const AHEAD: u64 = 64 << 10;
 
 /// Whether a stream starts here: decided by the first pickle's value, since its bytes differ from
 /// protocol to protocol.
@@ -44,20 +48,27 @@ pub(crate) struct Legacy {
 }
 
 /// Decodes the pickle at `offset`, whose length is not known; gives where it ends, too.
-pub(crate) fn pickle_at(section: &Section, offset: u64, limits: &Limits) -> Result<(Graph, u64)> {
-    let left = section.len().saturating_sub(offset);
-    let mut window = FIRST_WINDOW;
+pub(crate) fn pickle_at(
+    section: &Section,
+    offset: u64,
+    first_window: u64,
+    limits: &Limits,
+) -> Result<(Graph, u64)> {
+    let most = section.len().saturating_sub(offset).min(limits.pickle_bytes);
+    let mut window = first_window;
     loop {
-        let len = window.min(left).min(limits.pickle_bytes);
+        let len = window.min(most);
         let bytes = section.slice(offset, len)?.read(len)?;
-        match Graph::parse(bytes, limits) {
+        match Graph::parse_start(bytes, limits) {
             Ok(graph) => {
                 let end = offset + graph.consumed() as u64;
                 return Ok((graph, end));
             }
-            // More bytes can only mend an end that came early.
-            Err(e) if len == window && len < left && is_truncation(&e) => window *= 4,
-            Err(e) => {
+            // More bytes can only mend an end that came early, if there are as many as it wants.
+            Err((_, Some(needs))) if len < most && needs <= most => {
+                window = window.saturating_mul(4).max(needs);
+            }
+            Err((e, _)) => {
                 return Err(e
                     .within(format_args!("the pickle at byte {offset}"))
                     .in_file(section.name()));
@@ -66,25 +77,48 @@ pub(crate) fn pickle_at(section: &Section, offset: u64, limits: &Limits) -> Resu
     }
 }
 
-fn is_truncation(error: &Error) -> bool {
-    error.message().contains("ends early")
+/// Reads the number of elements before each storage. Small storages are passed in one read with
+/// their neighbours, large ones are jumped over.
+struct Counts<'a> {
+    section: &'a Section,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Counts<'_> {
+    /// The count at `at`; the storage before it was `previous` bytes long.
+    fn read(&mut self, at: u64, previous: u64) -> Result<i64> {
+        let held = at.checked_sub(self.start).and_then(|from| {
+            let from = usize::try_from(from).ok()?;
+            self.bytes.get(from..from.checked_add(8)?)?.try_into().ok()
+        });
+        if let Some(count) = held {
+            return Ok(i64::from_le_bytes(count));
+        }
+        let wanted = if previous < AHEAD / 4 { AHEAD } else { 8 };
+        let len = wanted.min(self.section.len().saturating_sub(at)).max(8);
+        let window = self.section.slice(at, len)?;
+        (self.start, self.bytes) = (at, window.read(len)?);
+        let count = self.bytes.first_chunk().copied().unwrap_or_default();
+        Ok(i64::from_le_bytes(count))
+    }
 }
 
 pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
     let mut notes = Vec::new();
-    let (_, at) = pickle_at(section, 0, limits)?;
-    let (version, at) = pickle_at(section, at, limits)?;
+    let (_, at) = pickle_at(section, 0, SHORT, limits)?;
+    let (version, at) = pickle_at(section, at, SHORT, limits)?;
     if version.root().as_int() != Some(1001) {
         return Err(
             Error::unsupported("the stream's protocol version is not 1001").in_file(section.name())
         );
     }
-    let (info, at) = pickle_at(section, at, limits)?;
+    let (info, at) = pickle_at(section, at, SHORT, limits)?;
     if info.root().get("little_endian").and_then(NodeRef::as_bool) == Some(false) {
         notes.push("the stream was written on a big-endian machine; its storages are little-endian all the same".into());
     }
-    let (graph, at) = pickle_at(section, at, limits)?;
-    let (keys, mut at) = pickle_at(section, at, limits)?;
+    let (graph, at) = pickle_at(section, at, LONG, limits)?;
+    let (keys, mut at) = pickle_at(section, at, LONG, limits)?;
 
     let mut known: HashMap<String, StorageRef> = HashMap::new();
     for node in graph.nodes() {
@@ -96,6 +130,8 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
         }
     }
     let mut storages = HashMap::new();
+    let mut counts = Counts { section, start: 0, bytes: Vec::new() };
+    let mut previous = 0;
     for key in keys.root().items() {
         let key = key.as_str().map(str::to_owned).or_else(|| key.as_int().map(|i| i.to_string()));
         let key = key.ok_or_else(|| {
@@ -109,9 +145,8 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
             .within(place())
             .in_file(section.name())
         })?;
-        let mut count = [0; 8];
-        section.read_at(at, &mut count).within(place)?;
-        let count = u64::try_from(i64::from_le_bytes(count)).map_err(|_| {
+        let count = counts.read(at, previous).within(place)?;
+        let count = u64::try_from(count).map_err(|_| {
             Error::malformed("a negative number of elements")
                 .at(at)
                 .within(place())
@@ -120,6 +155,7 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
         let len = count.checked_mul(storage.unit_bytes()).unwrap_or(u64::MAX);
         let bytes = section.slice(at + 8, len).within(place)?;
         at += 8 + len;
+        previous = len;
         storages.insert(key, bytes);
     }
     if at < section.len() {

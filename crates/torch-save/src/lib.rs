@@ -1,6 +1,7 @@
 //! Reads what torch.save has written, in every form, without Python and without running code.
 
 mod container;
+mod detect;
 mod export;
 mod file;
 mod flatten;

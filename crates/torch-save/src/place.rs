@@ -1,15 +1,18 @@
 //! From a tensor's description to the address of its bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ckptkit_core::{
     Dtype, Error, Result, ResultExt, Section, StorageId, Strided, Tensor, TensorBytes, TensorInfo,
     Transform, shape,
 };
 
-use crate::container::Opened;
+use crate::container::{Located, Opened};
 use crate::rebuild::{Form, Spec, TensorKind};
 use crate::storage::StorageRef;
+
+/// The location of storages without bytes.
+const META: &str = "meta";
 
 /// A tensor with its address.
 pub(crate) struct Placed {
@@ -23,14 +26,37 @@ pub(crate) struct Placed {
 /// Finds storages in the container, each once.
 pub(crate) struct Placer<'a> {
     opened: &'a Opened,
-    storages: HashMap<(usize, String), (u32, Result<Section>)>,
+    /// The number and the bytes of every storage, for every object by key.
+    storages: HashMap<usize, HashMap<String, (u32, Result<Section>)>>,
+    located: HashMap<usize, Located>,
+    next: u32,
     pub(crate) notes: Vec<String>,
     noted_endian: bool,
 }
 
 impl<'a> Placer<'a> {
-    pub(crate) fn new(opened: &'a Opened) -> Self {
-        Self { opened, storages: HashMap::new(), notes: Vec::new(), noted_endian: false }
+    /// For the tensors of `specs`, each with the object that it is in: their storages are found
+    /// together, which in an archive takes far fewer reads.
+    pub(crate) fn new<'s, 'n: 's>(
+        opened: &'a Opened,
+        specs: impl Iterator<Item = (usize, &'s Spec<'n>)>,
+    ) -> Self {
+        let mut keys: HashMap<usize, HashSet<&str>> = HashMap::new();
+        for (part, spec) in specs {
+            if let Form::Strided { storage, .. } = &spec.form {
+                keys.entry(part).or_default().insert(&storage.key);
+            }
+        }
+        let located =
+            keys.into_iter().map(|(part, keys)| (part, opened.locate(part, &keys))).collect();
+        Self {
+            opened,
+            storages: HashMap::new(),
+            located,
+            next: 0,
+            notes: Vec::new(),
+            noted_endian: false,
+        }
     }
 
     pub(crate) fn place(&mut self, part: usize, name: &str, spec: Spec<'_>) -> Result<Placed> {
@@ -38,13 +64,15 @@ impl<'a> Placer<'a> {
         let mut info =
             TensorInfo::new(name, spec.dtype, shape_in_elements(spec.dtype, &spec.shape))?;
         let mut transform = Transform::default();
+        let mut kind = spec.kind;
         let bytes = match spec.form {
             Form::Strided { storage, offset, strides, conj, neg } => {
                 location = Some(storage.location.clone());
                 transform = Transform { swap: self.swaps(name, &storage), conj, neg };
                 let (id, section) = self.storage(part, &storage);
                 info = info.in_storage(id);
-                if storage.location == "meta" {
+                if storage.location == META {
+                    kind = TensorKind::Meta;
                     TensorBytes::None("a meta tensor was saved without values".into())
                 } else {
                     match section
@@ -73,13 +101,7 @@ impl<'a> Placer<'a> {
         };
         let tensor = Tensor::with_transform(info.clone(), bytes, transform)
             .or_else(|e| Tensor::new(info, TensorBytes::Broken(e.in_file(self.opened.name()))))?;
-        Ok(Placed {
-            tensor,
-            kind: spec.kind,
-            requires_grad: spec.requires_grad,
-            class: spec.class,
-            location,
-        })
+        Ok(Placed { tensor, kind, requires_grad: spec.requires_grad, class: spec.class, location })
     }
 
     /// torch swaps a big-endian storage by the element size of its class, so untyped ones stay as
@@ -93,21 +115,23 @@ impl<'a> Placer<'a> {
     }
 
     fn storage(&mut self, part: usize, storage: &StorageRef) -> (StorageId, Result<Section>) {
-        let next = u32::try_from(self.storages.len()).unwrap_or(u32::MAX);
         let container = u32::try_from(part).unwrap_or(u32::MAX);
-        let (index, found) =
-            self.storages.entry((part, storage.key.clone())).or_insert_with(|| {
-                let found = if storage.location == "meta" {
-                    Ok(Section::from_bytes([], "meta"))
-                } else {
-                    self.opened.storage(part, storage)
-                };
-                (next, found)
-            });
-        (
-            StorageId { container, index: *index },
-            found.clone().within(|| format!("storage {}", storage.key)),
-        )
+        let of_part = self.storages.entry(part).or_default();
+        if let Some((index, found)) = of_part.get(&storage.key) {
+            return (StorageId { container, index: *index }, found.clone());
+        }
+        let found = if storage.location == META {
+            Ok(Section::from_bytes([], META))
+        } else {
+            let located = self.located.entry(part).or_default();
+            self.opened
+                .storage(part, storage, located)
+                .within(|| format!("storage {}", storage.key))
+        };
+        let index = self.next;
+        self.next += 1;
+        of_part.insert(storage.key.clone(), (index, found.clone()));
+        (StorageId { container, index }, found)
     }
 }
 
@@ -131,12 +155,18 @@ fn view(
     offset: u64,
     strides: Vec<u64>,
 ) -> Result<TensorBytes> {
-    let mut section = section;
-    if let Some((_, view_offset, view_numel)) = &storage.view {
-        let unit = storage.unit_bytes();
-        let range = view_offset.checked_mul(unit).zip(view_numel.checked_mul(unit));
-        let (at, len) = range.ok_or_else(|| Error::malformed("a storage view is no range"))?;
-        section = section.slice(at, len)?;
+    let mut offset = offset;
+    if let Some((_, start, numel)) = &storage.view {
+        // The tensor counts from the view's start, and must not leave it.
+        let end = shape::view_extent(offset, torch_shape, &strides)?;
+        let inside = end <= *numel && start.checked_add(*numel).is_some_and(|e| e <= storage.numel);
+        offset = offset
+            .checked_add(*start)
+            .filter(|_| inside)
+            .ok_or_else(|| Error::malformed("the tensor leaves its view of the storage"))?;
+    }
+    if info.numel() == 0 {
+        return Ok(TensorBytes::Range(section.slice(0, 0)?));
     }
     if info.dtype().element_bytes().is_some() {
         return Ok(TensorBytes::Strided(Strided { storage: section, offset, strides }));

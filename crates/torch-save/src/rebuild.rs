@@ -174,9 +174,9 @@ fn recognise_call<'a>(
                 None => Some(from_state(node).map(|spec| Spec { kind, ..spec })),
             }
         }
-        ("torch.autograd.variable" | "torch.autograd", "Variable") => Some(
-            wrapped(&args, TensorKind::Plain, 1, depth).map(|spec| with_old_state(spec, node)),
-        ),
+        ("torch.autograd.variable" | "torch.autograd", "Variable") => {
+            Some(wrapped(&args, TensorKind::Plain, 1, depth).map(|spec| with_old_state(spec, node)))
+        }
         ("torch._tensor" | "torch", "Tensor") => Some(from_state(node)),
         _ if callable.name.ends_with("Tensor") && storage::class_dtype(callable).is_some() => {
             Some(from_state(node))
@@ -200,7 +200,10 @@ fn storage_of(node: NodeRef<'_>) -> Result<StorageRef> {
         // A typed storage as an object of its own, around an untyped one.
         _ => node
             .state()
-            .filter(|state| state.iter_pairs().take(MAX_STORAGE_ATTRIBUTES + 1).count() <= MAX_STORAGE_ATTRIBUTES)
+            .filter(|state| {
+                state.iter_pairs().take(MAX_STORAGE_ATTRIBUTES + 1).count()
+                    <= MAX_STORAGE_ATTRIBUTES
+            })
             .and_then(|_| node.attribute("_untyped_storage"))
             .filter(|inner| inner.id() != node.id())
             .and_then(|inner| match inner.kind() {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Error, Limits, Result, ResultExt, Section};
 
-use crate::legacy::pickle_at;
+use crate::legacy::{LONG, SHORT, pickle_at};
 use crate::pickle::{Graph, NodeRef};
 use crate::storage;
 
@@ -87,7 +87,7 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     fn pickle(&mut self) -> Result<Graph> {
-        let (graph, end) = pickle_at(self.section, self.at, self.limits)?;
+        let (graph, end) = pickle_at(self.section, self.at, SHORT, self.limits)?;
         self.at = end;
         Ok(graph)
     }
@@ -124,7 +124,7 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<TarEra> {
             Error::malformed(format!("the archive has no member {name}")).in_file(section.name())
         })
     };
-    let (graph, _) = pickle_at(member("pickle")?, 0, limits).within(|| "member pickle")?;
+    let (graph, _) = pickle_at(member("pickle")?, 0, LONG, limits).within(|| "member pickle")?;
     let storages = storages(&mut Cursor { section: member("storages")?, at: 0, limits })
         .within(|| "member storages")
         .in_file(section.name())?;

@@ -71,6 +71,9 @@ fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
                     out.push_str(", ");
                 }
                 push(node.other(item), depth + 1, out);
+                if out.len() > MAX_LEN {
+                    break;
+                }
             }
             out.push_str(if items.len() == 1 { ",)" } else { ")" });
         }

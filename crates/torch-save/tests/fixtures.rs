@@ -42,7 +42,8 @@ fn check(path: &Path) {
     assert!(file.failures().is_empty(), "{:?}", file.failures());
 
     for group in manifest["ties"].as_array().unwrap() {
-        let names: Vec<&str> = group.as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+        let names: Vec<&str> =
+            group.as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
         let first = file.tensor(names[0]).unwrap();
         for name in &names[1..] {
             assert!(first.is_tied_with(&file.tensor(name).unwrap()), "{names:?}");

@@ -12,7 +12,7 @@ use std::fmt;
 
 use ckptkit_core::{Limits, Result};
 
-use super::machine;
+use super::machine::{self, Failure};
 
 /// The address of a node in its [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,7 +194,13 @@ impl Graph {
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for opcodes whose meaning lies outside
     /// the file (EXT, out-of-band buffers).
     pub fn parse(bytes: impl Into<Vec<u8>>, limits: &Limits) -> Result<Self> {
-        machine::run(bytes.into(), limits)
+        machine::run(bytes.into(), limits).map_err(|(e, _)| e)
+    }
+
+    /// As [`Graph::parse`], of bytes that may be only the start of a pickle: beside the error of an
+    /// end that came early stands how many bytes from the start it would take to go on.
+    pub(crate) fn parse_start(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Failure> {
+        machine::run(bytes, limits)
     }
 
     /// The object that was pickled.

@@ -3,6 +3,7 @@
 //! Source of truth: CPython's `pickle.py` and `pickletools.py`. Every length is checked against
 //! the bytes that are left before anything is allocated for it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use ckptkit_core::{Error, Limits, Result};
@@ -11,13 +12,17 @@ use super::bigint;
 use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span};
 use super::text;
 
-pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph> {
+/// Why a pickle cannot be decoded; where more of it might help, how many bytes that takes.
+pub(crate) type Failure = (Error, Option<u64>);
+
+pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph, Failure> {
     if bytes.len() as u64 > limits.pickle_bytes || u32::try_from(bytes.len()).is_err() {
-        return Err(Error::limit(format!(
+        let e = Error::limit(format!(
             "the pickle has {} bytes, the limit is {}",
             bytes.len(),
             limits.pickle_bytes
-        )));
+        ));
+        return Err((e, None));
     }
     let mut machine = Machine {
         end: bytes.len(),
@@ -30,6 +35,7 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph> {
         memo_len: 0,
         interned: HashMap::new(),
         limits,
+        needs: Cell::new(None),
         graph: Graph {
             nodes: Vec::with_capacity(bytes.len() / 8),
             edges: Vec::new(),
@@ -42,8 +48,8 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph> {
         },
     };
     match machine.run() {
-        Ok(()) => Ok(machine.graph),
-        Err(e) => Err(e.at(machine.opcode_at as u64).within("pickle")),
+        Ok(()) => Ok(machine.finish()),
+        Err(e) => Err((e.at(machine.opcode_at as u64).within("pickle"), machine.needs.get())),
     }
 }
 
@@ -60,6 +66,8 @@ struct Machine<'l> {
     memo_len: u64,
     interned: HashMap<(Vec<u8>, Vec<u8>), u32>,
     limits: &'l Limits,
+    /// How many bytes it would take to go on, once they have ended early.
+    needs: Cell<Option<u64>>,
 }
 
 const ABSENT: u32 = u32::MAX;
@@ -571,7 +579,22 @@ impl Machine<'_> {
         Ok(Span { start: narrow(start), len: narrow(self.graph.edges.len() - start) })
     }
 
+    /// The graph, without room that it does not need: the bytes may have been a window that
+    /// reaches far behind the pickle.
+    fn finish(self) -> Graph {
+        let mut graph = self.graph;
+        if graph.heap.len() == self.end {
+            graph.heap.truncate(graph.consumed);
+        }
+        graph.heap.shrink_to_fit();
+        graph.nodes.shrink_to_fit();
+        graph.edges.shrink_to_fit();
+        graph.muts.shrink_to_fit();
+        graph
+    }
+
     fn truncated(&self, wanted: u64) -> Error {
+        self.needs.set(Some((self.at as u64).saturating_add(wanted)));
         let left = self.end - self.at;
         Error::malformed(format!(
             "the pickle ends early: {wanted} bytes are wanted, {left} are left"
@@ -595,7 +618,7 @@ mod tests {
     use super::*;
 
     fn parse(bytes: &[u8]) -> Result<Graph> {
-        run(bytes.to_vec(), &Limits::default())
+        run(bytes.to_vec(), &Limits::default()).map_err(|(e, _)| e)
     }
 
     fn refused(bytes: &[u8]) -> String {
