@@ -1,11 +1,24 @@
-//! torch.export archives (`.pt2`).
+//! torch.export archives (`.pt2`): tensors as raw members, and JSON that says which is which.
+//!
+//! Source of truth: `torch/export/pt2_archive/_package.py` (`_load_state_dict`, `_load_constants`)
+//! and `torch/_export/serde/schema.py`, as of torch 2.15.
 
-use ckptkit_core::{Error, Limits, Result, Section};
+#[cfg(feature = "export")]
+mod archive;
+#[cfg(feature = "export")]
+mod config;
 
-use crate::container::Opened;
-use crate::zip::Archive;
+#[cfg(feature = "export")]
+pub(crate) use archive::open;
 
-pub(crate) fn open(section: &Section, archive: Archive, _limits: &Limits) -> Result<Opened> {
-    let _ = (section, archive);
-    Err(Error::unsupported("a torch.export archive"))
+#[cfg(not(feature = "export"))]
+pub(crate) fn open(
+    _: &ckptkit_core::Section,
+    _: crate::zip::Archive,
+    _: &ckptkit_core::Limits,
+) -> ckptkit_core::Result<crate::container::Opened> {
+    Err(ckptkit_core::Error::unsupported(
+        "this is a torch.export archive, which this build does not read",
+    )
+    .hint("build with the feature `export`"))
 }
