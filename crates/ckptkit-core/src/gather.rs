@@ -63,8 +63,13 @@ impl Gather {
         if matches!(tensor.bytes(), TensorBytes::Deferred(_)) {
             return self.read_inner(&tensor.resolve()?, start, out);
         }
-        if out.is_empty() && tensor.has_bytes() {
-            return Ok(());
+        match tensor.bytes() {
+            TensorBytes::None(why) => {
+                return Err(Error::unsupported(format!("there are no bytes to read: {why}")));
+            }
+            TensorBytes::Broken(error) => return Err(error.clone()),
+            _ if out.is_empty() => return Ok(()),
+            _ => {}
         }
         let unit = tensor.dtype().element_bytes().unwrap_or(1);
         let (first, last) = (start / unit, (start + out.len() as u64).div_ceil(unit));
@@ -335,20 +340,25 @@ fn copy_row(from: &[u8], from_step: usize, to: &mut [u8], to_step: usize, unit: 
     }
 }
 
-/// The shape in units: elements, or bytes along the last dimension of packed types.
+/// The shape in units: elements, or bytes along the last dimension of packed types. A packed tensor
+/// whose rows do not end with a byte is one row of bytes.
 fn unit_shape(tensor: &Tensor) -> Vec<u64> {
-    if tensor.dtype().element_bytes().is_some() {
-        return tensor.shape().to_vec();
-    }
     let mut shape = tensor.shape().to_vec();
-    match (tensor.bytes(), shape.last_mut()) {
-        (TensorBytes::Range(_), _) => vec![tensor.byte_len()],
-        (_, Some(last)) => {
+    if tensor.dtype().element_bytes().is_some() {
+        return shape;
+    }
+    match shape.last_mut() {
+        Some(last) if ends_with_a_byte(tensor.dtype(), *last) => {
             *last = last_dim_units(tensor.dtype(), *last);
             shape
         }
-        (_, None) => shape,
+        _ => vec![tensor.byte_len()],
     }
+}
+
+/// Whether `len` elements of a packed type fill whole bytes.
+pub(crate) fn ends_with_a_byte(dtype: Dtype, len: u64) -> bool {
+    len * u64::from(dtype.bits()) % 8 == 0
 }
 
 fn last_dim_units(dtype: Dtype, len: u64) -> u64 {
@@ -480,6 +490,27 @@ mod tests {
         )
         .unwrap();
         assert!(t.read().unwrap() == expected);
+    }
+
+    #[test]
+    fn packed_chunks_are_put_together_by_bytes() {
+        // Rows of four 4-bit elements, cut into columns of two: one byte each.
+        let chunk = |column: u64, bytes: [u8; 2]| {
+            let region = Region { offsets: vec![0, column], sizes: vec![2, 2] };
+            let info = TensorInfo::new("c", Dtype::F4, vec![2, 2]).unwrap();
+            let tensor =
+                Tensor::new(info, TensorBytes::Range(Section::from_bytes(bytes, "c"))).unwrap();
+            Chunk { region, tensor }
+        };
+        let whole = |chunks: Vec<Chunk>| {
+            Tensor::new(
+                TensorInfo::new("t", Dtype::F4, vec![2, 4]).unwrap(),
+                TensorBytes::Chunks(chunks.into()),
+            )
+        };
+        let t = whole(vec![chunk(2, [0x21, 0x43]), chunk(0, [0x65, 0x87])]).unwrap();
+        assert_eq!(t.read().unwrap(), [0x65, 0x21, 0x87, 0x43]);
+        assert!(whole(vec![chunk(1, [0, 0])]).is_err());
     }
 
     #[test]

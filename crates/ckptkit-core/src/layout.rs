@@ -57,9 +57,8 @@ impl OutputFile {
     pub fn push(&mut self, segment: Segment) -> Result<()> {
         if let Segment::Tensor(tensor) = &segment {
             tensor.check_expansion(&Limits::default())?;
-            if !tensor.has_bytes() {
-                tensor.read_into(0, &mut [])?;
-            }
+            // Refuses a tensor without bytes, with the reason that it gives.
+            tensor.read_into(0, &mut [])?;
         }
         if !segment.is_empty() {
             let end = self.len.checked_add(segment.len()).filter(|e| i64::try_from(*e).is_ok());

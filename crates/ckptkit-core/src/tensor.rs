@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, ResultExt};
-use crate::gather::Gather;
+use crate::gather::{Gather, ends_with_a_byte};
 use crate::limits::Limits;
 use crate::section::Section;
 use crate::shape::{self, Region};
@@ -424,6 +424,11 @@ fn check(info: &TensorInfo, bytes: TensorBytes) -> Result<TensorBytes> {
                     && chunk.region.sizes == chunk.tensor.shape()
                     && (chunk.region.offsets.iter().zip(&chunk.region.sizes).zip(&info.shape))
                         .all(|((&o, &s), &dim)| o.checked_add(s).is_some_and(|end| end <= dim));
+                let packed = info.dtype.element_bytes().is_none();
+                let whole_bytes =
+                    |dims: &[u64]| dims.last().is_some_and(|&n| ends_with_a_byte(info.dtype, n));
+                let parts = [&chunk.region.offsets, &chunk.region.sizes, &info.shape];
+                let fits = fits && (!packed || parts.iter().all(|dims| whole_bytes(dims)));
                 if !fits || chunk.tensor.dtype() != info.dtype {
                     return Err(Error::malformed(format!(
                         "chunk of {} {:?} at {:?} does not lie in {} {:?}",

@@ -1,0 +1,187 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Open, look into and convert model checkpoints: .nemo archives, Lightning .ckpt, torch.save
+/// files, safetensors and distributed checkpoints. Runs no code from a file, reads only the bytes
+/// it must.
+///
+/// PATH is anything that holds a checkpoint, a file or a directory; its content decides what it
+/// is, never its suffix. Exit codes: 0 done, 2 wrong usage, bad input or failure.
+#[derive(Debug, Parser)]
+#[command(name = "ckptkit", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// No progress and no report; errors are still told
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// What this is: format, tensors, parameters, config, training state, warnings
+    Inspect(Inspect),
+    /// The tensors: name, dtype, shape, bytes
+    Ls(Ls),
+    /// One value: a config key, a hyper-parameter, an artifact's text, a tensor's first elements
+    Show(Show),
+    /// SHA-256 of each tensor and of the whole, equal across formats
+    Digest(Digest),
+    /// Write the weights as safetensors, in one file or a Hugging Face directory
+    Convert(Convert),
+    /// Completions for a shell, on stdout
+    Completions(Completions),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// The checkpoint
+    pub(crate) path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ls {
+    /// The checkpoint
+    pub(crate) path: PathBuf,
+    /// Only names that match one of these (`*` stays between dots, `**` crosses them)
+    pub(crate) globs: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only the model's weights, under their weight names
+    #[arg(long)]
+    pub(crate) weights: bool,
+    /// The key that the weights stand under, where the rules cannot decide
+    #[arg(long, value_name = "KEY")]
+    pub(crate) weights_key: Option<String>,
+    /// As a tree of the parts of the names, with sums
+    #[arg(long, conflicts_with_all = ["json", "sort"])]
+    pub(crate) tree: bool,
+    /// The order of the lines; the file's own where nothing is said
+    #[arg(long, value_enum)]
+    pub(crate) sort: Option<Sort>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sort {
+    Name,
+    Bytes,
+    Dtype,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// The checkpoint
+    pub(crate) path: PathBuf,
+    /// A tensor's name, or the dotted path of a value; the whole tree of values where it is left out
+    pub(crate) key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Digest {
+    /// The checkpoint
+    pub(crate) path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only the model's weights, under their weight names
+    #[arg(long)]
+    pub(crate) weights: bool,
+    /// The key that the weights stand under, where the rules cannot decide
+    #[arg(long, value_name = "KEY")]
+    pub(crate) weights_key: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Convert {
+    /// The checkpoint to read
+    pub(crate) src: PathBuf,
+    /// What to write: NAME.safetensors is one file, any other name a directory
+    pub(crate) dst: PathBuf,
+    /// The format to write, where the name of DST should not decide
+    #[arg(long, value_enum)]
+    pub(crate) to: Option<To>,
+    /// Only tensors whose names match (repeatable; `*` stays between dots, `**` crosses them)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) select: Vec<String>,
+    /// Leave out tensors whose names match (repeatable)
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Replace what matches in every name, `$1` being the first group (repeatable, in order)
+    #[arg(long, value_name = "REGEX=TO")]
+    pub(crate) rename: Vec<String>,
+    /// Remove this from the beginning of names
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) strip_prefix: Option<String>,
+    /// Put this before every name
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) add_prefix: Option<String>,
+    /// The key that the weights stand under, where the rules cannot decide
+    #[arg(long, value_name = "KEY")]
+    pub(crate) weights_key: Option<String>,
+    /// What becomes of several names of one tensor: the first is written and the others recorded
+    /// (drop), each is written (copy), or the conversion refuses (error)
+    #[arg(long, value_enum, default_value = "drop")]
+    pub(crate) aliases: AliasPolicy,
+    /// Bytes of tensors in one shard of a directory: 5GB, 500MB, 2GiB
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    pub(crate) max_shard_size: String,
+    /// Start the tensors' data at a multiple of this many bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 8)]
+    pub(crate) align: u64,
+    /// The order of tensors in a file: the reference writer's, or that of the source
+    #[arg(long, value_enum, default_value = "reference")]
+    pub(crate) order: Order,
+    /// Threads that move bytes; 0 chooses
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// Force the output to the disk before it appears
+    #[arg(long)]
+    pub(crate) fsync: bool,
+    /// Replace DST: a file, or a directory that holds a checkpoint and nothing else
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Read the output back and compare it with the source before saying that it is done
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    Safetensors,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AliasPolicy {
+    Drop,
+    Copy,
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Order {
+    Reference,
+    Source,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}

@@ -1,0 +1,36 @@
+//! One module a verb.
+
+pub(crate) mod completions;
+pub(crate) mod convert;
+pub(crate) mod digest;
+pub(crate) mod inspect;
+pub(crate) mod ls;
+pub(crate) mod show;
+
+use std::io::{self, Write};
+
+use ckptkit::{Checkpoint, Tensor};
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// Prints a value as indented JSON.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// The tensors that a verb works on: all, or the weights.
+pub(crate) fn tensors(
+    checkpoint: &Checkpoint,
+    weights: bool,
+    key: Option<&str>,
+) -> Result<Vec<Tensor>, Failure> {
+    Ok(match (weights, key) {
+        (_, Some(key)) => checkpoint.weights_under(key)?.tensors,
+        (true, None) => checkpoint.weights()?.tensors,
+        (false, None) => checkpoint.tensors().cloned().collect(),
+    })
+}

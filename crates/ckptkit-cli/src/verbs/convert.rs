@@ -1,0 +1,128 @@
+//! `ckptkit convert`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use ckptkit::safetensors::parse_size;
+use ckptkit::{
+    Aliases, Checkpoint, CopyOptions, Existing, Glob, Kind, LeftOut, Report, Selection, Target,
+};
+
+use super::print_json;
+use crate::args::{AliasPolicy, Convert, Order, To};
+use crate::exit::{Exit, Failure, Run};
+use crate::progress::Bar;
+use crate::table::{bytes, grouped, plain};
+
+/// Things left out that are named one by one.
+const NAMED: usize = 4;
+
+pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
+    let wish = wish(args)?;
+    let checkpoint = Checkpoint::open(&args.src)?;
+    let plan = wish.plan(&checkpoint, &args.dst)?;
+    let report = if args.dry_run {
+        plan.report().clone()
+    } else {
+        let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
+        let bar = Bar::new("converting", plan.layout().total_bytes(), quiet);
+        let mut options = CopyOptions::default();
+        options.threads = args.threads;
+        options.sync = args.fsync;
+        options.observer = &bar;
+        if args.verify {
+            plan.write_verified(existing, &options)?
+        } else {
+            plan.write(existing, &options)?
+        }
+    };
+    if args.json {
+        print_json(&report)?;
+    } else if !quiet {
+        print(&report, args.dry_run)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
+    let target = match args.to {
+        Some(To::Safetensors) if args.dst.extension().is_some_and(|e| e == "safetensors") => {
+            Target::SafetensorsFile
+        }
+        Some(To::Safetensors) => Target::SafetensorsDirectory,
+        None => Target::of(&args.dst)?,
+    };
+    let globs =
+        |patterns: &[String]| patterns.iter().map(|p| Glob::new(p)).collect::<Result<Vec<_>, _>>();
+    let mut wish = ckptkit::Convert::new(target);
+    wish.selection.select = globs(&args.select)?;
+    wish.selection.exclude = globs(&args.exclude)?;
+    wish.selection.rename =
+        args.rename.iter().map(|r| Selection::parse_rename(r)).collect::<Result<_, _>>()?;
+    wish.selection.strip_prefix.clone_from(&args.strip_prefix);
+    wish.selection.add_prefix.clone_from(&args.add_prefix);
+    wish.weights_key.clone_from(&args.weights_key);
+    wish.aliases = match args.aliases {
+        AliasPolicy::Drop => Aliases::Drop,
+        AliasPolicy::Copy => Aliases::Copy,
+        AliasPolicy::Error => Aliases::Error,
+    };
+    wish.max_shard_bytes = parse_size(&args.max_shard_size)?;
+    wish.align = args.align;
+    wish.source_order = args.order == Order::Source;
+    Ok(wish)
+}
+
+fn print(report: &Report, dry_run: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let verb = if dry_run { "would write" } else { "wrote" };
+    let files =
+        if report.files == 1 { "1 file".to_owned() } else { format!("{} files", report.files) };
+    writeln!(
+        out,
+        "{verb} {}: {} tensors, {}, {files}",
+        plain(&report.destination.display().to_string()),
+        grouped(report.tensors as u64),
+        bytes(report.bytes)
+    )?;
+    if !report.renamed.is_empty() {
+        writeln!(out, "renamed: {} tensors", grouped(report.renamed.len() as u64))?;
+    }
+    for (removed, kept) in &report.aliases {
+        writeln!(out, "tied: {} is recorded as {}", plain(removed), plain(kept))?;
+    }
+    left_out(&mut out, &report.left_out)?;
+    for note in &report.notes {
+        writeln!(out, "note: {}", plain(note))?;
+    }
+    Ok(())
+}
+
+/// Grouped by kind and reason: optimizer states alone can be thousands.
+fn left_out(out: &mut impl Write, all: &[LeftOut]) -> io::Result<()> {
+    let mut groups: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for one in all {
+        let kind = match one.kind {
+            Kind::Tensor => "tensors",
+            Kind::Value => "values",
+            _ => "artifacts",
+        };
+        groups.entry((kind, &one.why)).or_default().push(&one.path);
+    }
+    for ((kind, why), names) in groups {
+        let shown: Vec<String> = names.iter().take(NAMED).map(|n| plain(n)).collect();
+        let more = if names.len() > NAMED {
+            format!(", and {} more", grouped((names.len() - NAMED) as u64))
+        } else {
+            String::new()
+        };
+        writeln!(
+            out,
+            "left out: {} {kind} ({}): {}{more}",
+            grouped(names.len() as u64),
+            plain(why),
+            shown.join(", ")
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `ckptkit digest`.
+
+use std::io::{self, Write};
+
+use ckptkit::Checkpoint;
+
+use super::{print_json, tensors};
+use crate::args::Digest;
+use crate::exit::{Exit, Run, warn};
+use crate::progress::Bar;
+
+pub(crate) fn run(args: &Digest, quiet: bool) -> Run {
+    let checkpoint = Checkpoint::open(&args.path)?;
+    let tensors = tensors(&checkpoint, args.weights, args.weights_key.as_deref())?;
+    let bar = Bar::new("hashing", tensors.iter().map(ckptkit::Tensor::byte_len).sum(), quiet);
+    let digest = ckptkit::digest(tensors.iter(), &|bytes| bar.advance(bytes))?;
+    drop(bar);
+    if args.json {
+        print_json(&digest)?;
+    } else {
+        let mut out = io::stdout().lock();
+        out.write_all(digest.lines().as_bytes())?;
+        if let Some(whole) = &digest.digest {
+            writeln!(out, "{whole}")?;
+        }
+    }
+    for (_, e) in &digest.failures {
+        warn(&format!("error: {e}"));
+    }
+    let unlisted: Vec<_> = if args.weights || args.weights_key.is_some() {
+        Vec::new()
+    } else {
+        checkpoint.failures().to_vec()
+    };
+    for (_, e) in &unlisted {
+        warn(&format!("error: {e}"));
+    }
+    Ok(if digest.failures.is_empty() && unlisted.is_empty() { Exit::Done } else { Exit::Failure })
+}

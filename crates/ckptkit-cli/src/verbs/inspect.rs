@@ -1,0 +1,71 @@
+//! `ckptkit inspect`.
+
+use std::io::{self, Write};
+
+use ckptkit::{Checkpoint, Summary};
+
+use super::print_json;
+use crate::args::Inspect;
+use crate::exit::{Exit, Run};
+use crate::table::{bytes, grouped, plain};
+
+/// Longer values of the metadata are cut on a terminal.
+const SHOWN_CHARS: usize = 80;
+
+pub(crate) fn run(args: &Inspect) -> Run {
+    let summary = Checkpoint::open(&args.path)?.summary();
+    if args.json {
+        print_json(&summary)?;
+    } else {
+        print(&summary)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn print(s: &Summary) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
+    line("path", plain(&s.path))?;
+    line("format", format!("{} ({})", s.format, s.variant))?;
+    if let Some(writer) = &s.writer {
+        line("written by", plain(writer))?;
+    }
+    let dtypes: Vec<String> = s.dtypes.iter().map(|(d, n)| format!("{d} × {n}")).collect();
+    line("tensors", format!("{} ({})", grouped(s.tensors as u64), dtypes.join(", ")))?;
+    line("bytes", bytes(s.bytes))?;
+    if let Some(parameters) = s.parameters {
+        line("parameters", grouped(parameters))?;
+    }
+    if let Some(key) = &s.weights_key {
+        line("weights key", plain(key))?;
+    }
+    if let Some(t) = &s.training {
+        let number = |n: Option<i64>| n.map_or_else(|| "?".to_owned(), |n| n.to_string());
+        line(
+            "training",
+            format!(
+                "epoch {}, global step {}, {} optimizers, {} schedulers",
+                number(t.epoch),
+                number(t.global_step),
+                t.optimizers,
+                t.lr_schedulers
+            ),
+        )?;
+    }
+    line("files", s.shards.to_string())?;
+    line("config", if s.config { "yes" } else { "no" }.to_owned())?;
+    for artifact in &s.artifacts {
+        line("artifact", format!("{} ({})", plain(&artifact.name), bytes(artifact.bytes)))?;
+    }
+    for (key, value) in &s.metadata {
+        let mut value: String = plain(value);
+        if value.chars().count() > SHOWN_CHARS {
+            value = value.chars().take(SHOWN_CHARS).chain(['…']).collect();
+        }
+        line("metadata", format!("{} = {value}", plain(key)))?;
+    }
+    for warning in &s.warnings {
+        line("warning", plain(warning))?;
+    }
+    Ok(())
+}

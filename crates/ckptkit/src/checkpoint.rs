@@ -1,0 +1,307 @@
+//! One checkpoint, whatever its format.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use ckptkit_core::{
+    Error, ErrorKind, Key, Limits, Result, Section, Tensor, TensorInfo, TensorSource,
+    no_such_tensor,
+};
+
+use crate::Value;
+use crate::format::{Detected, Format};
+use crate::training::Training;
+use crate::weights::{self, Weights};
+
+/// A tensor of a checkpoint and where it stands.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(crate) tensor: Tensor,
+    pub(crate) path: Vec<Key>,
+}
+
+impl Entry {
+    /// The tensor; its name is unique in the checkpoint.
+    #[must_use]
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The keys from the root to it.
+    #[must_use]
+    pub fn path(&self) -> &[Key] {
+        &self.path
+    }
+}
+
+/// A file that a checkpoint carries beside its tensors: a tokenizer, a word list.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Its bytes.
+    pub section: Section,
+}
+
+/// The configuration that a checkpoint carries.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The name of the file or key that it came from: `model_config.yaml`, `config.json`,
+    /// `hyper_parameters`.
+    pub origin: String,
+    /// The values, of plain types.
+    pub value: Value,
+    /// The text that it came from, where it was text.
+    pub text: Option<String>,
+}
+
+/// The values of a checkpoint that are no tensors; each format has its own way to hold them.
+pub(crate) trait Values: Send + Sync {
+    /// The value under a dotted path.
+    fn lookup(&self, path: &str) -> Result<Value>;
+    /// The keys at the root under which anything stands that is no tensor.
+    fn top(&self) -> Vec<String>;
+    fn config(&self) -> Result<Option<Config>>;
+}
+
+/// What a format's reader found.
+pub(crate) struct Opened {
+    pub(crate) format: Format,
+    pub(crate) variant: String,
+    pub(crate) entries: Vec<Entry>,
+    /// Entries that are tensors but not even their shape is known.
+    pub(crate) failures: Vec<(String, Error)>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) artifacts: Vec<Artifact>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) shards: usize,
+    pub(crate) training: Option<Training>,
+    pub(crate) values: Box<dyn Values>,
+    /// How the model's weights are found.
+    pub(crate) weights: weights::Rule,
+    /// What wrote it, where the file says.
+    pub(crate) writer: Option<String>,
+}
+
+/// How a checkpoint is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The bounds that hold.
+    pub limits: Limits,
+    /// Map local files, so that [`Tensor::as_slice`] lends their bytes; only for files that nobody
+    /// changes meanwhile. Without the feature `mmap` it changes nothing.
+    pub mapped: bool,
+}
+
+impl OpenOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens what a path holds.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint> {
+        Checkpoint::open_inner(path.as_ref(), self)
+    }
+}
+
+/// A checkpoint of any format. Opening reads metadata only; tensors are read when asked for.
+pub struct Checkpoint {
+    path: PathBuf,
+    opened: Opened,
+    by_name: HashMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens what a path holds: a file, or a directory; the content decides how.
+    ///
+    /// ```no_run
+    /// let checkpoint = ckptkit::Checkpoint::open("model.nemo")?;
+    /// for tensor in checkpoint.tensors() {
+    ///     println!("{} {} {:?}", tensor.name(), tensor.dtype(), tensor.shape());
+    /// }
+    /// # Ok::<(), ckptkit::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound), [`Io`](ErrorKind::Io); [`Malformed`](ErrorKind::Malformed)
+    /// when it is no checkpoint or a damaged one; [`Unsupported`](ErrorKind::Unsupported) for a
+    /// format that this build leaves out.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        OpenOptions::default().open(path)
+    }
+
+    fn open_inner(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let detected = Detected::of(path, options.mapped)?;
+        let opened = crate::reader::open(path, detected, options).map_err(|e| e.in_file(path))?;
+        let by_name = opened
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(i, e)| (e.tensor.name().to_owned(), i))
+            .collect();
+        Ok(Self { path: path.to_path_buf(), opened, by_name })
+    }
+
+    /// The path as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.opened.format
+    }
+
+    /// Which form of the format: `zip`, `legacy`, `tar`, `sharded`, `megatron`, …
+    #[must_use]
+    pub fn variant(&self) -> &str {
+        &self.opened.variant
+    }
+
+    /// What wrote it, where the file says: `NeMo 2.5.0`, `Lightning 2.6.6`.
+    #[must_use]
+    pub fn writer(&self) -> Option<&str> {
+        self.opened.writer.as_deref()
+    }
+
+    /// Every tensor, in the order of the file.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.opened.entries.iter().map(|e| &e.tensor)
+    }
+
+    /// Every tensor with its path.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.opened.entries
+    }
+
+    /// Looks a tensor up by its name.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound), with near names; for an entry that is malformed beyond
+    /// having a shape, its error.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        if let Some(&i) = self.by_name.get(name) {
+            return Ok(self.opened.entries[i].tensor.clone());
+        }
+        match self.opened.failures.iter().find(|(n, _)| n == name) {
+            Some((_, e)) => Err(e.clone()),
+            None => Err(no_such_tensor(name, self.tensors().map(Tensor::name)).in_file(&self.path)),
+        }
+    }
+
+    /// The model's state dict, with its prefix removed: the same names in every format.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) when no rule picks one, listing the
+    /// candidates for [`Checkpoint::weights_under`].
+    pub fn weights(&self) -> Result<Weights> {
+        weights::find(&self.opened, None).map_err(|e| e.in_file(&self.path))
+    }
+
+    /// The tensors under a key (`ema`, `app.model`; the empty key is the root), with it removed
+    /// from their names.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) when there are none.
+    pub fn weights_under(&self, key: &str) -> Result<Weights> {
+        weights::find(&self.opened, Some(key)).map_err(|e| e.in_file(&self.path))
+    }
+
+    /// A value that is no tensor, by its dotted path: a hyper-parameter, a config key. The empty
+    /// path is the whole.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound);
+    /// [`LimitExceeded`](ErrorKind::LimitExceeded) for a value too large to be made plain at once.
+    pub fn value(&self, path: &str) -> Result<Value> {
+        self.opened.values.lookup(path).map_err(|e| e.in_file(&self.path))
+    }
+
+    /// The keys at the root under which anything stands that is no tensor.
+    #[must_use]
+    pub fn value_keys(&self) -> Vec<String> {
+        self.opened.values.top()
+    }
+
+    /// The configuration, where the format carries one.
+    ///
+    /// # Errors
+    /// [`Malformed`](ErrorKind::Malformed) when it cannot be parsed.
+    pub fn config(&self) -> Result<Option<Config>> {
+        self.opened.values.config().map_err(|e| e.in_file(&self.path))
+    }
+
+    /// The files that it carries.
+    #[must_use]
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.opened.artifacts
+    }
+
+    /// The `__metadata__` of a safetensors checkpoint.
+    #[must_use]
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.opened.metadata
+    }
+
+    /// The files that hold tensors.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.opened.shards
+    }
+
+    /// The state of the training run, where there is one.
+    #[must_use]
+    pub fn training(&self) -> Option<&Training> {
+        self.opened.training.as_ref()
+    }
+
+    /// What is strange about it without keeping it from being read.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.opened.notes
+    }
+
+    /// Entries that are tensors, but so malformed that they cannot be listed: (name, why).
+    #[must_use]
+    pub fn failures(&self) -> &[(String, Error)] {
+        &self.opened.failures
+    }
+}
+
+impl TensorSource for Checkpoint {
+    fn infos(&self) -> Box<dyn Iterator<Item = &TensorInfo> + '_> {
+        Box::new(self.tensors().map(Tensor::info))
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        Self::tensor(self, name)
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Checkpoint({}, {} {}, {} tensors)",
+            self.path.display(),
+            self.format(),
+            self.variant(),
+            self.opened.entries.len()
+        )
+    }
+}
+
+/// The kind of error that look-ups of a path turn into the next place to look.
+pub(crate) fn is_absent(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound
+}

@@ -1,0 +1,8 @@
+//! Converting: choose tensors, lay out the destination, report what happens, then write.
+
+mod plan;
+mod report;
+mod side;
+
+pub use plan::{Aliases, Convert, Plan, Target};
+pub use report::{Kind, LeftOut, Report};

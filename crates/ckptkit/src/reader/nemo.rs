@@ -1,0 +1,124 @@
+//! NeMo archives and their unpacked directories.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ckptkit_core::{Error, Key, Result, Section};
+use nemo_archive::{NemoArchive, WeightsLayout};
+
+use crate::Value;
+use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
+use crate::format::Format;
+use crate::weights::Rule;
+
+/// Text of an artifact that is shown as a value.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+
+fn nemo_options(options: &OpenOptions) -> nemo_archive::OpenOptions {
+    let nemo = nemo_archive::OpenOptions::new().torch_limits(options.limits.clone());
+    #[cfg(feature = "mmap")]
+    let nemo = nemo.mapped(options.mapped);
+    nemo
+}
+
+pub(super) fn open_file(section: Section, options: &OpenOptions) -> Result<Opened> {
+    opened(nemo_options(options).open_section(section)?)
+}
+
+pub(super) fn open_directory(path: &Path, options: &OpenOptions) -> Result<Opened> {
+    opened(nemo_options(options).open(path)?)
+}
+
+fn opened(archive: NemoArchive) -> Result<Opened> {
+    let weights = archive.weights()?;
+    let config = archive.config()?;
+    let artifacts = archive
+        .artifacts()?
+        .iter()
+        .map(|a| Ok(Artifact { name: a.name().to_owned(), section: a.section()? }))
+        .collect::<Result<_>>()?;
+    let entries = weights
+        .tensors()
+        .iter()
+        .map(|t| Entry { path: vec![Key::Str(t.name().to_owned())], tensor: t.clone() })
+        .collect();
+    let except = match weights.layout() {
+        WeightsLayout::Distributed => Rule::RootExcept(vec!["common".into(), "optimizer.".into()]),
+        _ => Rule::Root,
+    };
+    Ok(Opened {
+        format: Format::Nemo,
+        variant: archive.variant().as_str().to_owned(),
+        entries,
+        failures: weights.failures().to_vec(),
+        notes: archive.notes(),
+        artifacts,
+        metadata: BTreeMap::new(),
+        shards: weights.files().len().max(1),
+        training: None,
+        weights: except,
+        writer: config.nemo_version().map(|v| format!("NeMo {v}")),
+        values: Box::new(NemoValues { archive }),
+    })
+}
+
+struct NemoValues {
+    archive: NemoArchive,
+}
+
+impl Values for NemoValues {
+    /// A config key, interpolations resolved; `config.KEY` too; an artifact's text by its name;
+    /// what the weights' pickle holds beside tensors.
+    fn lookup(&self, path: &str) -> Result<Value> {
+        let config = self.archive.config()?;
+        if path.is_empty() || path == "config" {
+            return config.resolved();
+        }
+        let inner = path.strip_prefix("config.").unwrap_or(path);
+        if config.get(inner).is_some() {
+            return config.resolve(inner);
+        }
+        if path == "model_config.yaml" {
+            return self.archive.config_text().map(Value::Str);
+        }
+        for artifact in self.archive.artifacts()? {
+            if artifact.name() == path || artifact.base_name() == path {
+                let bytes = artifact.section()?.read(MAX_TEXT_BYTES)?;
+                return Ok(String::from_utf8(bytes)
+                    .map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Str));
+            }
+        }
+        for file in self.archive.weights()?.files() {
+            let inner = match file.prefix() {
+                Some(prefix) => path.strip_prefix(prefix).and_then(|p| p.strip_prefix('/')),
+                None => Some(path),
+            };
+            if let Some(Ok(value)) = inner.map(|p| file.torch().lookup(p)) {
+                return Ok(value);
+            }
+        }
+        Err(Error::not_found(format!("there is no config key, artifact or value {path:?}"))
+            .hint("show config lists the config; inspect lists the artifacts"))
+    }
+
+    fn top(&self) -> Vec<String> {
+        let Ok(weights) = self.archive.weights() else { return Vec::new() };
+        let of = |file: &nemo_archive::WeightsFile| -> Vec<String> {
+            let keys = super::torch::top_keys(file.torch());
+            match file.prefix() {
+                Some(prefix) => keys.into_iter().map(|k| format!("{prefix}/{k}")).collect(),
+                None => keys,
+            }
+        };
+        weights.files().iter().flat_map(of).collect()
+    }
+
+    fn config(&self) -> Result<Option<Config>> {
+        let value = self.archive.config()?.resolved()?;
+        Ok(Some(Config {
+            origin: "model_config.yaml".into(),
+            value,
+            text: Some(self.archive.config_text()?),
+        }))
+    }
+}

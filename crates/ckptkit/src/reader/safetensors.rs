@@ -1,0 +1,159 @@
+//! safetensors files and directories.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use ckptkit_core::{Error, Key, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
+use st_io::StCheckpoint;
+
+use crate::Value;
+use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
+use crate::format::Format;
+use crate::json;
+use crate::weights::Rule;
+
+/// Bytes of a config that are worth reading.
+const MAX_CONFIG_BYTES: u64 = 64 << 20;
+
+fn st_options(options: &OpenOptions) -> st_io::OpenOptions {
+    let mut out = st_io::OpenOptions::default();
+    out.limits = options.limits.clone();
+    #[cfg(feature = "mmap")]
+    {
+        out.mapped = options.mapped;
+    }
+    out
+}
+
+pub(super) fn open_path(path: &Path, options: &OpenOptions) -> Result<Opened> {
+    opened(StCheckpoint::open_with(path, &st_options(options))?)
+}
+
+/// A file that is open already, unless it is an index, which names others beside it.
+pub(super) fn open_file(path: &Path, section: Section, options: &OpenOptions) -> Result<Opened> {
+    let head = section.head::<1>()?;
+    if head.first().is_some_and(|b| *b == b'{' || b.is_ascii_whitespace()) {
+        return open_path(path, options);
+    }
+    opened(StCheckpoint::from_section(section)?)
+}
+
+fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
+    let mut entries = Vec::new();
+    let mut failures = Vec::new();
+    for (info, tensor) in checkpoint.infos().zip(checkpoint.tensors()) {
+        match tensor {
+            Ok(tensor) => {
+                entries.push(Entry { path: vec![Key::Str(info.name().to_owned())], tensor })
+            }
+            Err(e) => failures.push((info.name().to_owned(), e)),
+        }
+    }
+    for entry in checkpoint.entries().filter(|e| e.info().is_none()) {
+        let why = Error::unsupported(format!("its dtype {} is not known", entry.dtype()))
+            .within(format_args!("tensor {}", entry.name()));
+        failures.push((entry.name().to_owned(), why));
+    }
+    tie(&mut entries, &checkpoint.aliases())?;
+    let artifacts = checkpoint
+        .artifacts()?
+        .into_iter()
+        .map(|(name, section)| Artifact { name, section })
+        .collect();
+    Ok(Opened {
+        format: Format::Safetensors,
+        variant: checkpoint.variant().name().to_owned(),
+        entries,
+        failures,
+        notes: checkpoint.notes().to_vec(),
+        artifacts,
+        metadata: checkpoint.metadata().clone(),
+        shards: checkpoint.shards().len(),
+        training: None,
+        weights: Rule::Root,
+        writer: None,
+        values: Box::new(StValues {
+            metadata: checkpoint.metadata().clone(),
+            config: checkpoint.config()?,
+        }),
+    })
+}
+
+/// Lists the names that the file records as aliases as the tied tensors that they are.
+fn tie(entries: &mut Vec<Entry>, aliases: &BTreeMap<String, String>) -> Result<()> {
+    if aliases.is_empty() {
+        return Ok(());
+    }
+    let positions: HashMap<String, usize> =
+        entries.iter().enumerate().map(|(i, e)| (e.tensor.name().to_owned(), i)).collect();
+    for (removed, kept) in aliases {
+        let Some(&i) = positions.get(kept) else { continue };
+        let id = StorageId { container: u32::MAX, index: u32::try_from(i).unwrap_or(u32::MAX) };
+        let tensor = &entries[i].tensor;
+        let of = |name: &str| -> Result<Tensor> {
+            let info = TensorInfo::new(name, tensor.dtype(), tensor.shape())?.in_storage(id);
+            let bytes: TensorBytes = tensor.bytes().clone();
+            Tensor::with_transform(info, bytes, tensor.transform())
+        };
+        let (kept, removed_tensor) = (of(kept)?, of(removed)?);
+        entries[i].tensor = kept;
+        entries.push(Entry { path: vec![Key::Str(removed.clone())], tensor: removed_tensor });
+    }
+    Ok(())
+}
+
+struct StValues {
+    metadata: BTreeMap<String, String>,
+    config: Option<Section>,
+}
+
+impl Values for StValues {
+    fn lookup(&self, path: &str) -> Result<Value> {
+        let metadata = || {
+            Value::Dict(
+                self.metadata
+                    .iter()
+                    .map(|(k, v)| (Value::Str(k.clone()), Value::Str(v.clone())))
+                    .collect(),
+            )
+        };
+        let config = self.config()?.map(|c| c.value);
+        if path.is_empty() {
+            let mut all = vec![(Value::Str("__metadata__".into()), metadata())];
+            all.extend(config.map(|c| (Value::Str("config".into()), c)));
+            return Ok(Value::Dict(all));
+        }
+        if let Some(value) = self.metadata.get(path) {
+            return Ok(Value::Str(value.clone()));
+        }
+        if path == "__metadata__" {
+            return Ok(metadata());
+        }
+        let found = config.and_then(|c| match path.strip_prefix("config.") {
+            Some(rest) => c.get(rest).or_else(|| c.get(path)).cloned(),
+            None if path == "config" => Some(c),
+            None => c.get(path).cloned(),
+        });
+        found.ok_or_else(|| {
+            let keys: Vec<&str> = self.metadata.keys().map(String::as_str).take(12).collect();
+            let held = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+            Error::not_found(format!("there is no value {path:?}"))
+                .hint(format!("the metadata holds: {held}"))
+        })
+    }
+
+    fn top(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn config(&self) -> Result<Option<Config>> {
+        let Some(section) = &self.config else { return Ok(None) };
+        let bytes = section.read(MAX_CONFIG_BYTES)?;
+        let value = json::parse(&bytes).map_err(|e| e.in_file(section.name()))?;
+        Ok(Some(Config {
+            origin: "config.json".into(),
+            value,
+            text: String::from_utf8(bytes).ok(),
+        }))
+    }
+}

@@ -1,0 +1,141 @@
+//! Lightning checkpoints, and whatever else torch.save has written.
+
+use std::collections::BTreeMap;
+
+use ckptkit_core::{Result, Section};
+use torch_save::pickle::Kind;
+use torch_save::{Container, TorchFile};
+
+use crate::Value;
+use crate::checkpoint::{Config, Entry, OpenOptions, Opened, Values, is_absent};
+use crate::format::Format;
+use crate::training::Training;
+use crate::weights::Rule;
+
+pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
+    let file = torch_save::OpenOptions::default().limits(options.limits.clone()).open(section)?;
+    let lightning = is_lightning(&file);
+    let format = if lightning { Format::LightningCkpt } else { Format::Torch };
+    let training = lightning.then(|| training(&file));
+    let writer = file
+        .root()
+        .get("pytorch-lightning_version")
+        .and_then(|v| v.as_str())
+        .map(|v| format!("Lightning {v}"));
+    Ok(Opened {
+        format,
+        variant: file.container().name().to_owned(),
+        entries: entries(&file),
+        failures: file.failures().to_vec(),
+        notes: file.notes().to_vec(),
+        artifacts: Vec::new(),
+        metadata: BTreeMap::new(),
+        shards: 1,
+        training,
+        weights: rule(&file, lightning),
+        writer,
+        values: Box::new(TorchValues { file, lightning }),
+    })
+}
+
+pub(super) fn entries(file: &TorchFile) -> Vec<Entry> {
+    file.tensors()
+        .iter()
+        .map(|e| Entry { tensor: e.tensor().clone(), path: e.path().to_vec() })
+        .collect()
+}
+
+/// The root is a dict with what only Lightning writes.
+fn is_lightning(file: &TorchFile) -> bool {
+    let root = file.root();
+    let has = |key: &str| root.get(key).is_some();
+    has("pytorch-lightning_version")
+        || (has("state_dict") && has("global_step") && (has("epoch") || has("optimizer_states")))
+}
+
+fn rule(file: &TorchFile, lightning: bool) -> Rule {
+    if file.container() == Container::TorchExport {
+        return Rule::Root;
+    }
+    if lightning && file.root().get("state_dict").is_some() {
+        return Rule::Key("state_dict");
+    }
+    let root = file.root();
+    let object = match root.kind() {
+        Kind::Dict | Kind::List | Kind::Tuple(_) => false,
+        _ => root.class().is_some_and(|g| g.module != "collections"),
+    };
+    Rule::Search { object }
+}
+
+fn training(file: &TorchFile) -> Training {
+    let root = file.root();
+    let int = |key: &str| root.get(key).and_then(|n| n.as_int());
+    let count = |key: &str| root.get(key).map_or(0, |n| n.items().len());
+    Training {
+        epoch: int("epoch"),
+        global_step: int("global_step"),
+        optimizers: count("optimizer_states"),
+        lr_schedulers: count("lr_schedulers"),
+    }
+}
+
+struct TorchValues {
+    file: TorchFile,
+    lightning: bool,
+}
+
+/// Where Lightning and its users keep the configuration, newest first.
+const CONFIG_KEYS: [&str; 3] = ["hyper_parameters", "hparams", "cfg"];
+
+impl Values for TorchValues {
+    fn lookup(&self, path: &str) -> Result<Value> {
+        let direct = self.file.lookup(path);
+        match (direct, self.lightning) {
+            // A hyper-parameter by its own name.
+            (Err(e), true) if is_absent(&e) => {
+                let found =
+                    CONFIG_KEYS.iter().find_map(|k| self.file.lookup(&format!("{k}.{path}")).ok());
+                found.ok_or(e)
+            }
+            (found, _) => found,
+        }
+    }
+
+    fn top(&self) -> Vec<String> {
+        top_keys(&self.file)
+    }
+
+    fn config(&self) -> Result<Option<Config>> {
+        for key in CONFIG_KEYS {
+            match self.file.lookup(key) {
+                Ok(value) => {
+                    return Ok(Some(Config {
+                        origin: key.into(),
+                        value: value.into_plain(),
+                        text: None,
+                    }));
+                }
+                Err(e) if is_absent(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The keys at the root under which something stands that is no tensor.
+pub(super) fn top_keys(file: &TorchFile) -> Vec<String> {
+    let root = file.root();
+    let names: std::collections::HashSet<_> =
+        file.tensors().iter().map(torch_save::TensorEntry::node).collect();
+    let is_tensor_dict = |node: torch_save::NodeRef<'_>| {
+        let pairs = node.pairs();
+        !pairs.is_empty() && pairs.iter().all(|(_, v)| names.contains(&v.id()))
+    };
+    root.pairs()
+        .into_iter()
+        .filter(|(_, v)| !names.contains(&v.id()) && !is_tensor_dict(*v))
+        .map(|(k, _)| k.as_str().map_or_else(|| format!("{k:?}"), str::to_owned))
+        .collect()
+}
