@@ -34,7 +34,7 @@ def metadata(path):
 
 def described(path, weights="", ties=()):
     content = manifest.of_tensors(read(path), weights, ties)
-    held = metadata(path)
+    held = dict(sorted((metadata(path) or {}).items()))  # the library writes it in any order
     return content | {"values": {"__metadata__": held} if held else None}
 
 

@@ -2,7 +2,10 @@
 
 import collections
 import io
+import json
+import pathlib
 import struct
+import tempfile
 import zipfile
 
 import torch
@@ -10,8 +13,7 @@ import torch
 import manifest
 from fixture import fill, fixture, load, main, numbers
 from fixture_types import Net, Point, TiedNet
-
-MIXED_NOTE = "a mixed tree"
+from processes import run_ranks
 
 
 def mixed():
@@ -294,27 +296,34 @@ def state_dict(path):
     torch.save(net.state_dict(), path)
 
 
-@fixture("torch/dtensor.pt", "DTensors in a plain torch.save: one rank's shard and the global shape", weights="")
-def dtensor(path):
-    import torch.distributed as dist
+def dtensor_tree(world):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    store = dist.HashStore()
-    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        mesh = init_device_mesh("cpu", (1,))
-        torch.save(
-            {
-                "sharded": distribute_tensor(numbers(4, 3), mesh, [Shard(0)]),
-                "replicated": distribute_tensor(numbers(2), mesh, [Replicate()]),
-                "plain": numbers(3),
-            },
-            path,
-        )
-        return manifest.describe(load(path), "")
-    finally:
-        dist.destroy_process_group()
+    mesh = init_device_mesh("cpu", (world,))
+    return {
+        "sharded": distribute_tensor(numbers(4, 3), mesh, [Shard(0)]),
+        "replicated": distribute_tensor(numbers(2), mesh, [Replicate()]),
+        "plain": numbers(3),
+    }
+
+
+def save_dtensors(rank, path, described, world):
+    """Only a process of the group can load DTensors: the first rank describes them."""
+    tree = dtensor_tree(world)
+    if rank == 0:
+        torch.save(tree, path)
+        described.write_text(json.dumps(manifest.describe(load(path), "")))
+
+
+for world, name, note in ((1, "dtensor", "one rank, which has all"), (2, "dtensor_shard", "one of two ranks")):
+
+    @fixture(f"torch/{name}.pt", f"DTensors in a plain torch.save of {note}", weights="")
+    def dtensor(path, world=world):
+        with tempfile.TemporaryDirectory() as folder:
+            described = pathlib.Path(folder, "described.json")
+            run_ranks(world, save_dtensors, path, described, world)
+            return json.loads(described.read_text())
 
 
 if __name__ == "__main__":

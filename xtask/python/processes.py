@@ -5,10 +5,13 @@ import os
 import tempfile
 import traceback
 
+PRELOAD = ["torch.distributed.checkpoint", "torch.distributed.tensor", "torch.distributed.fsdp"]
+
 
 def run_ranks(world, function, *args):
     """`function(rank, *args)` on each rank; the first failure ends the program."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # torch is imported once
+    context.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         workers = [
             context.Process(target=one_rank, args=(rank, world, folder, function, args))

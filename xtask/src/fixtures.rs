@@ -26,6 +26,7 @@ static GENERATORS: &[Generator] = &[
     generator("make_torch_tensors", &python::TORCH, "torch"),
     generator("make_torch_objects", &python::TORCH, "torch"),
     generator("make_torch_containers", &python::TORCH, "torch"),
+    generator("make_torch_old", &python::TORCH, "torch"),
     generator("make_lightning", &python::TORCH, "lightning"),
     generator("make_safetensors", &python::TORCH, "safetensors"),
     generator("make_distcp", &python::TORCH, "distcp"),
@@ -60,7 +61,11 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if find(&made)?.is_empty() {
         return Err(format!("no fixture is called {}", options.only.join(" or ")));
     }
-    if options.check { compare(&made, &committed, &options) } else { copy(&made, &committed, &options) }
+    if options.check {
+        compare(&made, &committed, &options)
+    } else {
+        copy(&made, &committed, &options)
+    }
 }
 
 fn options(args: &[String]) -> Result<Options, String> {
@@ -168,7 +173,8 @@ fn difference(old: &str, new: &str) -> Option<String> {
     if old == new {
         return None;
     }
-    let short = |line: Option<&str>| line.unwrap_or("(nothing)").chars().take(200).collect::<String>();
+    let short =
+        |line: Option<&str>| line.unwrap_or("(nothing)").chars().take(200).collect::<String>();
     let (mut old, mut new) = (old.lines(), new.lines());
     loop {
         let (was, is) = (old.next(), new.next());
@@ -195,7 +201,9 @@ fn copy(made: &Path, committed: &Path, options: &Options) -> Outcome {
     let bytes = size(committed)?;
     eprintln!("{} fixtures written, {} KiB in all", fresh.len(), bytes >> 10);
     if bytes > MAX_BYTES {
-        return Err(format!("tests/fixtures holds {bytes} bytes, more than {MAX_BYTES}: make some smaller"));
+        return Err(format!(
+            "tests/fixtures holds {bytes} bytes, more than {MAX_BYTES}: make some smaller"
+        ));
     }
     Ok(())
 }

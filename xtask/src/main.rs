@@ -13,7 +13,11 @@ type Outcome = Result<(), String>;
 type Verb = (&'static str, fn(&[String]) -> Outcome, &'static str);
 
 const VERBS: &[Verb] = &[
-    ("fixtures", fixtures::run, "[--check] [--only NAME…]   make tests/fixtures with the real libraries"),
+    (
+        "fixtures",
+        fixtures::run,
+        "[--check] [--only NAME…]   make tests/fixtures with the real libraries",
+    ),
     ("tidy", tidy::run, "check dependency edges and house rules"),
 ];
 
@@ -25,7 +29,8 @@ fn main() -> ExitCode {
     };
     let Some((_, run, _)) = VERBS.iter().find(|(verb, ..)| verb == name) else {
         help();
-        return ExitCode::from(if matches!(name.as_str(), "help" | "--help" | "-h") { 0 } else { 2 });
+        let asked = matches!(name.as_str(), "help" | "--help" | "-h");
+        return if asked { ExitCode::SUCCESS } else { ExitCode::from(2) };
     };
     match run(&args[1..]) {
         Ok(()) => ExitCode::SUCCESS,

@@ -174,7 +174,8 @@ fn source(name: &str, text: &str) -> Vec<String> {
     let line_of = |at: usize| code[..at].matches('\n').count() + 1;
     for (at, _) in code.match_indices("unsafe").filter(|_| name != UNSAFE_FILE) {
         let rest = code[at + "unsafe".len()..].trim_start();
-        let next = ["fn", "impl", "trait", "extern"].iter().any(|word| starts_with_word(rest, word));
+        let next =
+            ["fn", "impl", "trait", "extern"].iter().any(|word| starts_with_word(rest, word));
         if ends_before(&code, at) && (rest.starts_with('{') || next) {
             wrong.push(format!("{name}:{}: unsafe code has one place, {UNSAFE_FILE}", line_of(at)));
         }
@@ -350,11 +351,19 @@ mod tests {
 
     #[test]
     fn unsafe_code_has_one_place() {
-        for bad in ["unsafe { x }", "unsafe\n{", "pub unsafe fn f() {}", "unsafe impl Send for X {}"] {
+        for bad in
+            ["unsafe { x }", "unsafe\n{", "pub unsafe fn f() {}", "unsafe impl Send for X {}"]
+        {
             assert_eq!(source("a.rs", bad).len(), 1, "{bad}");
             assert!(source(UNSAFE_FILE, bad).is_empty(), "{bad}");
         }
-        for good in ["// unsafe { x }", "\"unsafe fn\"", "r#\"\"unsafe {\"#", "unsafe_code {", "'\"'; not_unsafe {"] {
+        for good in [
+            "// unsafe { x }",
+            "\"unsafe fn\"",
+            "r#\"\"unsafe {\"#",
+            "unsafe_code {",
+            "'\"'; not_unsafe {",
+        ] {
             assert!(source("a.rs", good).is_empty(), "{good}");
         }
     }
