@@ -122,19 +122,20 @@ fn holders(opened: &Opened) -> Vec<String> {
 
 fn search(opened: &Opened, object: bool) -> Result<Weights> {
     let holders = holders(opened);
-    let mut candidates: Vec<String> =
-        holders.iter().filter(|k| KEYS.contains(&k.as_str())).cloned().collect();
-    let direct = opened.entries.iter().any(|e| e.path.len() == 1);
-    if object || (candidates.is_empty() && direct) {
+    if object {
         return Ok(root(opened, &[]));
     }
+    let mut candidates: Vec<String> =
+        holders.iter().filter(|k| KEYS.contains(&k.as_str())).cloned().collect();
     if candidates.is_empty() {
         candidates = inside_wrappers(opened);
     }
     match &candidates[..] {
         [key] => under(opened, key),
-        [] if opened.entries.is_empty() => Ok(root(opened, &[])),
-        [] => Err(ambiguous("no key of the usual names holds the weights", &holders)),
+        [] if opened.entries.iter().all(|e| e.path.len() > 1) && !opened.entries.is_empty() => {
+            Err(ambiguous("no key of the usual names holds the weights", &holders))
+        }
+        [] => Ok(root(opened, &[])),
         several => Err(ambiguous("several keys could hold the weights", several)),
     }
 }

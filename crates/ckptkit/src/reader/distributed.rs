@@ -26,16 +26,15 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
             Err(e) => failures.push((info.name().to_owned(), e)),
         }
     }
-    let flat = entries.iter().any(|e| e.path.len() == 1);
-    let megatron = checkpoint.variant() == "megatron";
-    let weights =
-        if megatron || (flat && !has_key(&entries, "model") && !has_key(&entries, "state_dict")) {
-            Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
-        } else if checkpoint.variant() == "lightning" && has_key(&entries, "state_dict") {
-            Rule::Key("state_dict")
-        } else {
-            Rule::Search { object: false }
-        };
+    // Without paths (Megatron, custom planners) everything stands at the root under flat names.
+    let flat = entries.iter().all(|e| e.path.len() == 1);
+    let weights = if flat || checkpoint.variant() == "megatron" {
+        Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
+    } else if checkpoint.variant() == "lightning" && has_key(&entries, "state_dict") {
+        Rule::Key("state_dict")
+    } else {
+        Rule::Search { object: false }
+    };
     let context = checkpoint.context()?;
     let base = context_root(&checkpoint);
     let mut artifacts = Vec::new();
