@@ -265,6 +265,22 @@ fn spans_are_the_bytes_of_the_value() {
             assert_eq!(&c.as_str()[span], spelled, "{key} in {text:?}");
         }
     }
+    let c = config(concat!(
+        "'k | # x': |  # c | d\n  two\n\n  lines\nl:\n- >-\n  a\n  b\n- |+\n\n  c\n\n\n",
+        "t: !!str &x |2\n    in\nq: &q !!str 'it''s' # c\np: &p  plain # c\nempty: |\nlast: 1\n",
+    ));
+    for (key, spelled) in [
+        ("k | # x", "|  # c | d\n  two\n\n  lines"),
+        ("l.0", ">-\n  a\n  b"),
+        ("l.1", "|+\n\n  c"),
+        ("t", "|2\n    in"),
+        ("q", "'it''s'"),
+        ("p", "plain"),
+        ("empty", "|"),
+        ("last", "1"),
+    ] {
+        assert_eq!(&c.as_str()[c.span(key).unwrap()], spelled, "{key}");
+    }
     let c = config("a:\nb: 1\n");
     let empty = c.span("a").unwrap();
     assert!(empty.is_empty());

@@ -1,42 +1,108 @@
-//! The archives that NeMo itself has written, where the workspace with them is at hand.
+//! The archives that NeMo itself has written, against what NeMo, torch and OmegaConf read from
+//! them; where the workspace that holds them is at hand.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ckptkit_core::{ErrorKind, TensorSource};
-use nemo_archive::NemoArchive;
+use nemo_archive::{Config, NemoArchive, Value};
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/nemo")
 }
 
-#[test]
-fn every_archive_of_nemo_is_read() {
-    let Ok(files) = std::fs::read_dir(fixtures()) else { return };
-    for path in files.map(|f| f.unwrap().path()) {
-        if path.extension().is_none_or(|e| e != "nemo") {
-            continue;
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn same(value: &Value, json: &Json) -> bool {
+    match (value, json) {
+        (Value::None, Json::Null) => true,
+        (Value::Bool(a), Json::Bool(b)) => a == b,
+        (Value::Int(a), Json::Number(b)) => b.as_i64() == Some(*a),
+        (Value::Float(a), Json::Number(b)) => {
+            b.as_f64().is_some_and(|b| (a - b).abs() <= 1e-15 * a.abs())
         }
-        let archive = match NemoArchive::open(&path) {
-            Err(e) if e.kind() == ErrorKind::Unsupported && e.to_string().contains("feature") => {
-                continue;
-            }
-            opened => opened.unwrap(),
-        };
-        assert!(archive.config().unwrap().target().is_some(), "{}", path.display());
-        assert!(archive.infos().count() > 0, "{}", path.display());
-        for info in archive.infos() {
-            let bytes = archive.tensor(info.name()).unwrap().read().unwrap();
-            assert_eq!(bytes.len() as u64, info.byte_len());
+        (Value::Float(a), Json::Object(o)) => {
+            o["value"].as_str().is_some_and(|v| v.parse::<f64>().unwrap().total_cmp(a).is_eq())
         }
-        for artifact in archive.artifacts().unwrap() {
-            assert!(artifact.is_referenced(), "{}: {}", path.display(), artifact.name());
+        (Value::Str(a), Json::String(b)) => a == b,
+        (Value::List(a), Json::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
-        // A model of the generator's own is the only thing to be said.
-        let notes = archive.notes();
-        assert!(notes.iter().all(|n| n.starts_with("key target names code")), "{notes:?}");
+        (Value::Dict(a), Json::Object(b)) => {
+            let key = |k: &Value| if let Value::Str(s) = k { s.clone() } else { String::new() };
+            a.len() == b.len() && a.iter().all(|(k, v)| b.get(&key(k)).is_some_and(|j| same(v, j)))
+        }
+        _ => false,
     }
+}
+
+fn check(path: &Path, expected: &Json) {
+    let at = path.display();
+    let archive = match NemoArchive::open(path) {
+        Err(e) if e.kind() == ErrorKind::Unsupported && e.to_string().contains("feature") => return,
+        opened => opened.unwrap(),
+    };
+    let mut tensors = BTreeMap::new();
+    for info in archive.infos() {
+        let bytes = archive.tensor(info.name()).unwrap().read().unwrap();
+        let shape = serde_json::to_string(info.shape()).unwrap();
+        tensors
+            .insert(info.name().to_owned(), format!("{} {shape} {}", info.dtype(), sha256(&bytes)));
+    }
+    for t in expected["tensors"].as_array().unwrap() {
+        let text = |key: &str| t[key].as_str().unwrap();
+        let wanted = format!("{} {} {}", text("dtype"), t["shape"], text("sha256"));
+        assert_eq!(tensors.remove(text("name")).as_ref(), Some(&wanted), "{at}: {}", text("name"));
+    }
+    assert!(tensors.is_empty(), "{at}: {tensors:?}");
+    for group in expected["ties"].as_array().unwrap() {
+        let names: Vec<&str> =
+            group.as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+        let tensor = |name: &str| archive.tensor(name).unwrap();
+        assert!(tensor(names[0]).is_tied_with(&tensor(names[1])), "{at}: {names:?}");
+    }
+    let config = archive.config().unwrap();
+    assert!(same(&config.value(), &expected["config"]), "{at}: {:#?}", config.value());
+    let found: BTreeSet<(String, u64, String)> = (archive.artifacts().unwrap().iter())
+        .map(|a| (a.name().to_owned(), a.size(), sha256(&a.entry().read(1 << 20).unwrap())))
+        .collect();
+    let wanted: BTreeSet<(String, u64, String)> =
+        (expected["artifacts"].as_array().unwrap().iter())
+            .map(|a| {
+                let text = |key: &str| a[key].as_str().unwrap().to_owned();
+                (text("name"), a["bytes"].as_u64().unwrap(), text("sha256"))
+            })
+            .collect();
+    assert_eq!(found, wanted, "{at}");
+    // Every text is where its span says.
+    for (key, text) in config.strings() {
+        let Some(span) = config.span(&key) else { continue };
+        let spelled = &config.as_str()[span];
+        let again = Config::parse(format!("a: {spelled}\n").as_bytes()).unwrap();
+        assert_eq!(again.get("a"), Some(Value::Str(text.into())), "{at}: {key}: {spelled}");
+    }
+}
+
+#[test]
+fn archives_hold_what_their_writers_say() {
+    let Ok(files) = std::fs::read_dir(fixtures()) else { return };
+    let mut checked = 0;
+    for path in files.map(|f| f.unwrap().path()) {
+        let Some(name) = path.to_str().and_then(|p| p.strip_suffix(".json")) else { continue };
+        // A plain safetensors directory lies there too.
+        if !name.contains("speechlm2") {
+            let expected = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            check(Path::new(name), &expected);
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "no manifests in {}", fixtures().display());
 }
 
 #[cfg(feature = "distcp")]

@@ -1,6 +1,7 @@
 //! `model_config.yaml`: read by OmegaConf's rules, with the place of every value.
 
 mod interpolate;
+mod place;
 mod scalar;
 mod tree;
 mod value;

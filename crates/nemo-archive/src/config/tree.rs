@@ -9,6 +9,7 @@ use std::ops::Range;
 use ckptkit_core::{Error, Result};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
+use super::place::Bytes;
 use super::scalar;
 use super::value::{self, Value};
 use crate::limits::ArchiveLimits;
@@ -175,9 +176,10 @@ impl Builder<'_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar_value(&text, style, tag.as_deref())?;
+                let before = self.nodes.last().map_or(0, |n| n.span.end);
                 let id = self.add(Kind::Scalar(value), &span, anchor)?;
-                let len = self.bytes.spelled(&self.nodes[id].span, style);
-                self.nodes[id].span.end = self.nodes[id].span.start + len;
+                let node = &mut self.nodes[id];
+                node.span = self.bytes.spelled(&node.span, before, style);
                 self.child(id)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -209,7 +211,8 @@ impl Builder<'_> {
     }
 
     fn add(&mut self, kind: Kind, span: &Span, anchor: usize) -> Result<NodeId> {
-        let span = self.bytes.at(span.start.index())..self.bytes.at(span.end.index());
+        let start = self.bytes.at(span.start.index());
+        let span = start..self.bytes.at(span.end.index()).max(start);
         let id = self.nodes.len();
         let expanded = kind.weight();
         self.nodes.push(Node { kind, span, expanded, height: 0 });
@@ -398,79 +401,5 @@ fn scalar_value(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Val
         // `! text` is a text.
         Some(t) if full_name(t) == "!" => Ok(Value::Str(text.into())),
         Some(t) => Err(refused(t)),
-    }
-}
-
-/// Turns positions in characters into positions in bytes.
-struct Bytes<'a> {
-    text: &'a str,
-    base: usize,
-    ascii: bool,
-    /// The last answer: questions mostly come in order.
-    char: usize,
-    byte: usize,
-}
-
-impl<'a> Bytes<'a> {
-    fn new(text: &'a str, base: usize) -> Self {
-        Self { text, base, ascii: text.is_ascii(), char: 0, byte: 0 }
-    }
-
-    /// The length of the scalar itself: the parser's span of a quoted one reaches over the comment
-    /// behind it, and that of a plain one over spaces.
-    fn spelled(&self, span: &Range<usize>, style: ScalarStyle) -> usize {
-        let text = &self.text[span.start - self.base..span.end - self.base];
-        match style {
-            ScalarStyle::SingleQuoted => {
-                let mut rest = text.get(1..).unwrap_or_default();
-                while let Some(at) = rest.find('\'') {
-                    rest = &rest[at + 1..];
-                    match rest.strip_prefix('\'') {
-                        Some(more) => rest = more,
-                        None => return text.len() - rest.len(),
-                    }
-                }
-                text.len()
-            }
-            ScalarStyle::DoubleQuoted => {
-                let mut bytes = text.bytes().enumerate().skip(1);
-                while let Some((i, b)) = bytes.next() {
-                    match b {
-                        b'"' => return i + 1,
-                        b'\\' => drop(bytes.next()),
-                        _ => {}
-                    }
-                }
-                text.len()
-            }
-            ScalarStyle::Plain => {
-                let comment = [" #", "\t#"].iter().filter_map(|c| text.find(c)).min();
-                text[..comment.unwrap_or(text.len())].trim_end().len()
-            }
-            ScalarStyle::Literal | ScalarStyle::Folded => text.len(),
-        }
-    }
-
-    fn line_of(&self, byte: usize) -> usize {
-        let end = (byte - self.base).min(self.text.len());
-        1 + self.text.as_bytes()[..end].iter().filter(|&&b| b == b'\n').count()
-    }
-
-    fn at(&mut self, index: usize) -> usize {
-        if self.ascii {
-            return self.base + index.min(self.text.len());
-        }
-        // A little way back happens where a key is known only once its colon is seen.
-        while self.char > index {
-            let Some(c) = self.text[..self.byte].chars().next_back() else { break };
-            self.char -= 1;
-            self.byte -= c.len_utf8();
-        }
-        while self.char < index {
-            let Some(c) = self.text[self.byte..].chars().next() else { break };
-            self.char += 1;
-            self.byte += c.len_utf8();
-        }
-        self.base + self.byte
     }
 }
