@@ -356,7 +356,12 @@ impl Tensor {
     /// [`Unsupported`](crate::ErrorKind::Unsupported) where there are no bytes;
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) for an expand bomb.
     pub fn read(&self) -> Result<Vec<u8>> {
-        self.check_expansion(&Limits::default())?;
+        // What cannot be read must not cost the memory that its shape claims.
+        let found = self.resolve()?;
+        if let TensorBytes::Broken(e) = found.bytes() {
+            return Err(e.clone().within(format_args!("tensor {}", self.name())));
+        }
+        found.check_expansion(&Limits::default())?;
         let len = usize::try_from(self.byte_len())
             .map_err(|_| Error::limit("the tensor is larger than this machine's memory can be"))?;
         let mut out = Vec::new();
