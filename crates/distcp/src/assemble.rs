@@ -81,7 +81,8 @@ pub(crate) fn check(tables: &Tables, row: &TensorRow) -> Result<()> {
 
 fn chunk(items: &Arc<Items>, entry: &Entry, row: &TensorRow, c: ChunkRef<'_>) -> Result<Tensor> {
     let info = TensorInfo::new(entry.fqn.as_str(), row.dtype, c.sizes)?;
-    let resolver: Arc<dyn Resolve> = Arc::new(ChunkItem { items: Arc::clone(items), at: c.item });
+    let resolver: Arc<dyn Resolve> =
+        Arc::new(ChunkItem { items: Arc::clone(items), at: c.item, offsets: c.offsets.into() });
     let tensor = Tensor::new(info, TensorBytes::Deferred(Deferred::new(resolver)))?;
     // Before anyone allocates by a number of the metadata alone: an item shorter than its chunk
     // must be one that is compressed.

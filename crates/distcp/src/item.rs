@@ -1,6 +1,6 @@
 //! Items: a byte range of a data file that is a `torch.save` archive of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{
     Error, Limits, Resolve, Result, ResultExt, Section, TensorBytes, TensorInfo, Transform,
@@ -8,6 +8,7 @@ use ckptkit_core::{
 use torch_save::{Container, OpenOptions, TorchFile};
 
 use crate::metadata::ItemAt;
+use crate::safetensors::{self, Blob};
 use crate::storage::Files;
 use crate::transform;
 
@@ -21,6 +22,9 @@ pub(crate) struct Items {
     pub(crate) files: Files,
     pub(crate) transforms: Vec<Vec<String>>,
     pub(crate) limits: Limits,
+    /// Where the last byte item of each file ends: a safetensors blob would start there.
+    pub(crate) behind_bytes: Vec<u64>,
+    pub(crate) blobs: Vec<OnceLock<Result<Option<Blob>>>>,
 }
 
 /// What a byte item turned out to be.
@@ -51,20 +55,60 @@ impl Items {
     ///
     /// # Errors
     /// `Malformed` where the item holds anything else.
-    pub(crate) fn tensor(&self, at: ItemAt, info: &TensorInfo) -> Result<(TensorBytes, Transform)> {
-        self.tensor_inner(at, info).within(|| self.place(at))
+    pub(crate) fn tensor(
+        &self,
+        at: ItemAt,
+        offsets: &[u64],
+        info: &TensorInfo,
+    ) -> Result<(TensorBytes, Transform)> {
+        self.tensor_inner(at, offsets, info).within(|| self.place(at))
     }
 
-    fn tensor_inner(&self, at: ItemAt, info: &TensorInfo) -> Result<(TensorBytes, Transform)> {
-        let file = self.archive(at, info.byte_len().saturating_add(OVERHEAD))?;
-        let tensor = only_tensor(&file).in_file(file.section().name())?;
+    fn tensor_inner(
+        &self,
+        at: ItemAt,
+        offsets: &[u64],
+        info: &TensorInfo,
+    ) -> Result<(TensorBytes, Transform)> {
+        if let Some(blob) = self.blob(at)? {
+            return blob.tensor(info, offsets);
+        }
+        let file = self.archive(at, info)?;
+        self.fitting(&file, info).in_file(file.section().name())
+    }
+
+    /// The safetensors blob that the item's file is, where it is one.
+    pub(crate) fn blob(&self, at: ItemAt) -> Result<Option<Blob>> {
+        let (Some(&start), Some(slot)) =
+            (self.behind_bytes.get(at.file as usize), self.blobs.get(at.file as usize))
+        else {
+            return Ok(None);
+        };
+        // Such a writer gives every tensor offset 0 and applies no transform to it.
+        if at.offset != 0 || at.transform != 0 {
+            return Ok(None);
+        }
+        let open = || {
+            let file = self.files.open(at.file)?;
+            let rest = file.slice(start.min(file.len()), file.len().saturating_sub(start))?;
+            if safetensors::detect(&rest) { Blob::open(rest).map(Some) } else { Ok(None) }
+        };
+        slot.get_or_init(open).clone()
+    }
+
+    /// The bytes of the one tensor in an item, if it is the one that `info` describes.
+    pub(crate) fn fitting(
+        &self,
+        file: &TorchFile,
+        info: &TensorInfo,
+    ) -> Result<(TensorBytes, Transform)> {
+        let tensor = only_tensor(file)?;
         if tensor.shape() != info.shape() {
             return Err(Error::malformed(format!(
                 "the item holds a tensor of shape {:?}, its chunk has sizes {:?}",
                 tensor.shape(),
                 info.shape()
-            ))
-            .in_file(file.section().name()));
+            )));
         }
         if tensor.dtype() != info.dtype() {
             return Err(Error::malformed(format!(
@@ -72,7 +116,6 @@ impl Items {
                 tensor.dtype(),
                 info.dtype()
             ))
-            .in_file(file.section().name())
             .hint("torch would load and cast it without a word"));
         }
         tensor.check_expansion(&self.limits)?;
@@ -84,8 +127,8 @@ impl Items {
     }
 
     /// Opens a tensor item's archive.
-    pub(crate) fn archive(&self, at: ItemAt, most: u64) -> Result<TorchFile> {
-        let section = self.section(at, most)?;
+    pub(crate) fn archive(&self, at: ItemAt, info: &TensorInfo) -> Result<TorchFile> {
+        let section = self.section(at, info.byte_len().saturating_add(OVERHEAD))?;
         let file = OpenOptions::default().limits(self.limits.clone()).open(&section)?;
         if file.container() != Container::Zip {
             return Err(Error::malformed(format!(
@@ -166,10 +209,11 @@ fn only_tensor(file: &TorchFile) -> Result<&ckptkit_core::Tensor> {
 pub(crate) struct ChunkItem {
     pub(crate) items: Arc<Items>,
     pub(crate) at: ItemAt,
+    pub(crate) offsets: Box<[u64]>,
 }
 
 impl Resolve for ChunkItem {
     fn resolve(&self, info: &TensorInfo) -> Result<(TensorBytes, Transform)> {
-        self.items.tensor(self.at, info)
+        self.items.tensor(self.at, &self.offsets, info)
     }
 }

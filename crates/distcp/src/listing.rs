@@ -179,7 +179,10 @@ impl Listing {
     }
 
     /// The keys from the root to each tensor, in the order of `infos`.
-    pub(crate) fn paths<'a>(&'a self, checkpoint: &'a DistCheckpoint) -> impl Iterator<Item = Vec<Key>> + 'a {
+    pub(crate) fn paths<'a>(
+        &'a self,
+        checkpoint: &'a DistCheckpoint,
+    ) -> impl Iterator<Item = Vec<Key>> + 'a {
         let tables = &checkpoint.0.tables;
         self.paths.iter().zip(&self.origins).map(|(path, origin)| match (path, origin) {
             (Some(path), _) => path.clone(),

@@ -125,8 +125,14 @@ fn build(
         ));
     }
     let mut ends = vec![(0, String::new()); tables.files.len()];
+    let mut behind_bytes = vec![0; tables.files.len()];
     for (entry, item) in tables.items() {
         let end = item.offset + item.length;
+        if let (EntryKind::Bytes(_), Some(last)) =
+            (&entry.kind, behind_bytes.get_mut(item.file as usize))
+        {
+            *last = end.max(*last);
+        }
         if let Some(slot) = ends.get_mut(item.file as usize).filter(|slot| slot.0 < end) {
             *slot = (end, format!("the item of {}", entry.fqn));
         }
@@ -134,7 +140,9 @@ fn build(
     let files = std::mem::take(&mut tables.files);
     let files = Files::new(Arc::clone(&storage), files, &ends)?;
     let transforms = std::mem::take(&mut tables.transforms);
-    let items = Arc::new(Items { files, transforms, limits: limits.clone() });
+    let blobs = ends.iter().map(|_| OnceLock::new()).collect();
+    let limits_of = limits.clone();
+    let items = Arc::new(Items { files, transforms, limits: limits_of, behind_bytes, blobs });
     let by_fqn = tables.entries.iter().zip(0..).map(|(entry, i)| (entry.fqn.clone(), i)).collect();
     Ok(DistCheckpoint(Arc::new(Inner {
         tables,

@@ -6,7 +6,7 @@ use ckptkit_core::{Error, Key, Result, ResultExt};
 use torch_save::{TorchFile, Value};
 
 use crate::listing::Holder;
-use crate::metadata::EntryKind;
+use crate::metadata::{EntryKind, most_positions};
 use crate::read::DistCheckpoint;
 
 impl DistCheckpoint {
@@ -89,8 +89,7 @@ impl DistCheckpoint {
     fn subtree(&self, under: &str) -> Result<Option<Value>> {
         let tables = &self.0.tables;
         let mut root = None;
-        // Empty containers vanish when a list is flattened, so some positions may be missing.
-        let mut padding = 2 * tables.entries.len() + 64;
+        let mut padding = most_positions(tables.entries.len());
         for (entry, index) in tables.entries.iter().zip(0..) {
             let path = tables.path(entry);
             let Some(skip) = below(&path, under) else { continue };

@@ -461,7 +461,18 @@ impl Decoder {
                     self.path_text += text.len();
                     Key::Str(walk::escaped(text))
                 }
-                Kind::Int(i) if i >= 0 => Key::Index(i.unsigned_abs()),
+                Kind::Int(i) if i >= 0 => {
+                    let most = most_positions(self.tables.entries.len()) as u64;
+                    if i.unsigned_abs() >= most {
+                        let e = Error::malformed(format!(
+                            "planner_data puts it at position {i} of a list, in a checkpoint of {} entries",
+                            self.tables.entries.len()
+                        ));
+                        self.fault(index, e);
+                        return Ok(());
+                    }
+                    Key::Index(i.unsigned_abs())
+                }
                 _ => {
                     let fqn = &self.tables.entries[index as usize].fqn;
                     let note = format!(
@@ -595,6 +606,12 @@ impl Tables {
             }
         }
     }
+}
+
+/// List positions that a checkpoint may make up: empty containers vanish when a list is flattened,
+/// so some may be missing, but not without bound.
+pub(crate) fn most_positions(entries: usize) -> usize {
+    2 * entries + 1024
 }
 
 /// Everything numbered here is bounded by the pickle's length, which fits.

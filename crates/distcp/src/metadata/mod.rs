@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use ckptkit_core::{Dtype, Error, Key};
 
-pub(crate) use decode::Decoder;
+pub(crate) use decode::{Decoder, most_positions};
 
 /// No file: the item of a chunk that storage has no entry for.
 pub(crate) const NO_FILE: u32 = u32::MAX;
