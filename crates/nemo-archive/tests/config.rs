@@ -145,6 +145,56 @@ fn references_are_followed() {
 }
 
 #[test]
+fn references_are_what_omegaconf_says() {
+    let c = config(include_str!("data/references.yaml"));
+    for (key, expected) in [
+        ("a.b", "7"),
+        ("a.c", "7"),
+        ("a.d.e", "7/7"),
+        ("esc", "${root}"),
+        ("esc2", r"\7"),
+        ("esc3", r"x\${root}y"),
+        ("esc4", r"\\7"),
+        ("list.1", "1"),
+        ("list.2", "1"),
+        ("list.3", "1"),
+        ("list.4", "7"),
+        ("whole.e", "7/7"),
+        ("through", "v"),
+        ("t", "1e-05 True None 1e+16 0.0001 q"),
+        ("top", "7"),
+        ("sp", "7"),
+        ("brk", "7"),
+        ("brk2", "7"),
+        ("dash", "3"),
+        ("al.v", "1"),
+        ("al2.v", "2"),
+        ("al3.v", "1"),
+        ("up2.m.n", "7"),
+        ("dollar", "a $ b $$ {root}"),
+        ("bs", r"C:\dir\x 7"),
+        ("bs2", r"C:\dir\"),
+    ] {
+        let (section, last) = key.rsplit_once('.').unwrap_or(("", key));
+        // `whole` is itself a reference, so its keys are found once it is followed.
+        let found = if section == "whole" {
+            match c.resolve(section).unwrap() {
+                Value::Dict(pairs) => pairs.into_iter().find(|(k, _)| *k == s(last)).unwrap().1,
+                other => panic!("{other:?}"),
+            }
+        } else {
+            c.resolve(key).unwrap()
+        };
+        let found = match found {
+            Value::Str(text) => text,
+            Value::Int(i) => i.to_string(),
+            other => panic!("{key}: {other:?}"),
+        };
+        assert_eq!(found, expected, "{key}");
+    }
+}
+
+#[test]
 fn references_that_lead_nowhere_are_errors() {
     let c = config(concat!(
         "a: ${b}\nb: ${a}\nself: ${self}\nsec: {in: \"${sec}\"}\nno: ${gone.x}\nup: ${....x}\n",
