@@ -16,6 +16,9 @@ use crate::transform;
 /// item that torch writes are below 4 KiB; a megabyte leaves room for every stranger.
 const OVERHEAD: u64 = (64 << 10) + (1 << 20);
 
+/// Byte items up to this many bytes are read whole.
+const SMALL: u64 = 16 << 10;
+
 /// The data files and how items are read from them.
 #[derive(Debug)]
 pub(crate) struct Items {
@@ -145,7 +148,11 @@ impl Items {
     /// `Malformed` for a damaged archive; what is no archive is raw.
     pub(crate) fn bytes(&self, at: ItemAt) -> Result<ByteItem> {
         let open = || {
-            let section = self.section(at, self.limits.decompressed_bytes)?;
+            let mut section = self.section(at, self.limits.decompressed_bytes)?;
+            // One read instead of one for each member of a small archive.
+            if section.len() <= SMALL && section.as_slice().is_none() {
+                section = Section::from_bytes(section.read(SMALL)?, section.name());
+            }
             let opened = OpenOptions::default().limits(self.limits.clone()).open(&section);
             match opened {
                 Ok(file) => Ok(ByteItem::Torch(file)),

@@ -1,11 +1,13 @@
 //! Reads `torch.distributed.checkpoint` directories.
 
 mod assemble;
+mod handles;
 mod item;
 mod layout;
 mod listing;
 mod megatron;
 mod metadata;
+mod open;
 mod part;
 mod read;
 mod region;
@@ -16,6 +18,7 @@ mod tree;
 mod variant;
 mod verify;
 
-pub use read::{ChunkInfo, DistCheckpoint, OpenOptions};
+pub use open::OpenOptions;
+pub use read::{ChunkInfo, DistCheckpoint};
 pub use storage::StorageReader;
 pub use verify::Report;

@@ -7,52 +7,16 @@ use std::sync::{Arc, OnceLock};
 use ckptkit_core::{
     Error, Limits, Region, Result, ResultExt, Tensor, TensorInfo, TensorSource, no_such_tensor,
 };
-use torch_save::{Graph, OpenOptions as TorchOptions, TorchFile, Value};
+use torch_save::{OpenOptions as TorchOptions, TorchFile, Value};
 
 use crate::item::{ByteItem, Items};
 use crate::layout;
 use crate::listing::{Holder, Listing, Origin};
-use crate::metadata::{Decoder, EntryKind, Tables};
-use crate::storage::{Directory, Files, StorageReader};
+use crate::metadata::{EntryKind, Tables};
+use crate::open::OpenOptions;
+use crate::storage::StorageReader;
 use crate::variant::Variant;
 use crate::{assemble, part};
-
-/// How a checkpoint is opened.
-#[derive(Clone, Debug, Default)]
-pub struct OpenOptions {
-    limits: Limits,
-}
-
-impl OpenOptions {
-    /// The bounds that hold.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Opens a directory; see [`DistCheckpoint::open`].
-    ///
-    /// # Errors
-    /// As [`DistCheckpoint::open`].
-    pub fn open(&self, dir: impl AsRef<Path>) -> Result<DistCheckpoint> {
-        self.open_path(dir.as_ref())
-    }
-
-    fn open_path(&self, path: &Path) -> Result<DistCheckpoint> {
-        let found = layout::find(path)?;
-        let directory = Directory::new(&found.dir)?;
-        build(Arc::new(directory), &self.limits, Some(found))
-    }
-
-    /// Opens what a storage holds; see [`DistCheckpoint::with_storage`].
-    ///
-    /// # Errors
-    /// As [`DistCheckpoint::with_storage`].
-    pub fn with_storage(&self, storage: Box<dyn StorageReader>) -> Result<DistCheckpoint> {
-        build(Arc::from(storage), &self.limits, None)
-    }
-}
 
 /// A distributed checkpoint. Cheap to clone, shareable between threads, keeps its files open.
 #[derive(Clone)]
@@ -65,13 +29,13 @@ pub(crate) struct Inner {
     pub(crate) limits: Limits,
     pub(crate) variant: Variant,
     pub(crate) notes: Vec<String>,
-    found: Option<layout::Found>,
-    names: Vec<String>,
-    by_fqn: HashMap<String, u32>,
-    metadata_ranks: usize,
-    meta: OnceLock<Result<Option<TorchFile>>>,
-    common: OnceLock<Result<Option<TorchFile>>>,
-    listing: OnceLock<Listing>,
+    pub(crate) found: Option<layout::Found>,
+    pub(crate) names: Vec<String>,
+    pub(crate) by_fqn: HashMap<String, u32>,
+    pub(crate) metadata_ranks: usize,
+    pub(crate) meta: OnceLock<Result<Option<TorchFile>>>,
+    pub(crate) common: OnceLock<Result<Option<TorchFile>>>,
+    pub(crate) listing: OnceLock<Listing>,
 }
 
 /// One stored box of a tensor: where it lies in the tensor and in which file.
@@ -88,122 +52,6 @@ pub struct ChunkInfo {
     pub length: u64,
     /// The transforms that the item went through, as the metadata names them.
     pub transforms: Vec<String>,
-}
-
-fn build(
-    storage: Arc<dyn StorageReader>,
-    limits: &Limits,
-    found: Option<layout::Found>,
-) -> Result<DistCheckpoint> {
-    let names = storage.list()?;
-    let ranks = metadata_files(&names).in_file(storage.name())?;
-    let mut decoder = Decoder::new();
-    for file in &ranks {
-        let graph = storage
-            .open(file)
-            .and_then(|s| s.read(limits.pickle_bytes))
-            .and_then(|bytes| Graph::parse(bytes, limits))
-            .within(|| file.clone())
-            .in_file(storage.name())?;
-        decoder.absorb(&graph).within(|| file.clone()).in_file(storage.name())?;
-    }
-    let mut tables = decoder.finish();
-    let mut notes = std::mem::take(&mut tables.notes);
-    let variant = Variant::of(&names, &tables, ranks[0] != METADATA);
-    if names.iter().any(|n| n == METADATA) && names.iter().any(|n| layout::local_rank(n).is_some())
-    {
-        notes
-            .push("__N.metadata files of another save lie beside .metadata and are ignored".into());
-    }
-    if names.iter().any(|n| n == ".metadata.tmp") {
-        notes.push("a later save into the same directory was not finished (.metadata.tmp)".into());
-    }
-    for entry in tables.entries.iter().filter(|e| e.fqn.ends_with("_flat_param")) {
-        notes.push(format!(
-            "{} holds several parameters in one (FSDP1's local state dict): their names and shapes are not stored",
-            entry.fqn
-        ));
-    }
-    let mut ends = vec![(0, String::new()); tables.files.len()];
-    let mut behind_bytes = vec![0; tables.files.len()];
-    for (entry, item) in tables.items() {
-        let end = item.offset + item.length;
-        if let (EntryKind::Bytes(_), Some(last)) =
-            (&entry.kind, behind_bytes.get_mut(item.file as usize))
-        {
-            *last = end.max(*last);
-        }
-        if let Some(slot) = ends.get_mut(item.file as usize).filter(|slot| slot.0 < end) {
-            *slot = (end, format!("the item of {}", entry.fqn));
-        }
-    }
-    let files = std::mem::take(&mut tables.files);
-    let files = Files::new(Arc::clone(&storage), files, &ends)?;
-    let transforms = std::mem::take(&mut tables.transforms);
-    let blobs = ends.iter().map(|_| OnceLock::new()).collect();
-    let limits_of = limits.clone();
-    let items = Arc::new(Items { files, transforms, limits: limits_of, behind_bytes, blobs });
-    let by_fqn = tables.entries.iter().zip(0..).map(|(entry, i)| (entry.fqn.clone(), i)).collect();
-    Ok(DistCheckpoint(Arc::new(Inner {
-        tables,
-        items,
-        storage,
-        limits: limits.clone(),
-        variant,
-        notes,
-        found,
-        names,
-        by_fqn,
-        metadata_ranks: ranks.len(),
-        meta: OnceLock::new(),
-        common: OnceLock::new(),
-        listing: OnceLock::new(),
-    })))
-}
-
-const METADATA: &str = ".metadata";
-
-/// The metadata files to read, in order of rank.
-fn metadata_files(names: &[String]) -> Result<Vec<String>> {
-    if names.iter().any(|n| n == METADATA) {
-        return Ok(vec![METADATA.to_owned()]);
-    }
-    let mut ranks: Vec<(u32, &String)> =
-        names.iter().filter_map(|n| Some((layout::local_rank(n)?, n))).collect();
-    ranks.sort_unstable();
-    if ranks.is_empty() {
-        if names.iter().any(|n| n == ".metadata.tmp") {
-            return Err(Error::malformed(
-                "an unfinished save: there is .metadata.tmp, but no .metadata",
-            )
-            .hint("the program that saved it was stopped; use an earlier checkpoint"));
-        }
-        return Err(Error::not_found("there is no .metadata: no distributed checkpoint"));
-    }
-    let last = ranks.last().map_or(0, |r| r.0);
-    let mut expected = 0;
-    let mut missing = Vec::new();
-    for &(rank, name) in &ranks {
-        if rank < expected {
-            return Err(Error::malformed(format!(
-                "{name} gives rank {rank} a second metadata file"
-            )));
-        }
-        while expected < rank && missing.len() < 20 {
-            missing.push(format!("__{expected}.metadata"));
-            expected += 1;
-        }
-        expected = rank.saturating_add(1);
-    }
-    if !missing.is_empty() {
-        return Err(Error::not_found(format!(
-            "of {} ranks, the metadata of some is missing: {}",
-            u64::from(last) + 1,
-            missing.join(", ")
-        ))
-        .hint("copy the files of every rank into one directory"));
-    }
-    Ok(ranks.into_iter().map(|(_, name)| name.clone()).collect())
 }
 
 impl DistCheckpoint {

@@ -212,6 +212,7 @@ fn to_usize(n: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
     use super::*;
     use proptest::prelude::*;
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{EntryPath, Error, ErrorKind, Result, Section};
 
+use crate::handles::Handles;
+
 /// Opens the files of one checkpoint by their paths relative to it: those of a directory, the
 /// members of an archive, later the objects of a store.
 ///
@@ -49,13 +51,14 @@ pub trait StorageReader: Send + Sync {
 pub(crate) struct Directory {
     root: PathBuf,
     real: PathBuf,
+    handles: Handles,
 }
 
 impl Directory {
     pub(crate) fn new(root: &Path) -> Result<Self> {
         let real =
             fs::canonicalize(root).map_err(|e| Error::io("open the directory", e).in_file(root))?;
-        Ok(Self { root: root.to_path_buf(), real })
+        Ok(Self { root: root.to_path_buf(), real, handles: Handles::default() })
     }
 
     /// The path of a file, if neither its name nor a link leads out of the directory.
@@ -87,7 +90,7 @@ impl Directory {
 
 impl StorageReader for Directory {
     fn open(&self, relative: &str) -> Result<Section> {
-        Section::open(self.path(relative)?)
+        self.handles.open(self.path(relative)?)
     }
 
     fn list(&self) -> Result<Vec<String>> {

@@ -1,4 +1,5 @@
 //! Directories: links, parents, what is missing.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Metadata and items that nobody should have written, and what is said about each.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 mod support;
 

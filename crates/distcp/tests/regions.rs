@@ -1,4 +1,5 @@
 //! Any cut of a tensor into chunks, and any box read from it, give the whole's elements.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "tests")]
 
 mod support;
 

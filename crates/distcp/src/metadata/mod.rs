@@ -5,13 +5,16 @@
 
 mod decode;
 mod merge;
+mod paths;
+mod places;
 mod walk;
 
 use std::ops::Range;
 
 use ckptkit_core::{Dtype, Error, Key};
 
-pub(crate) use decode::{Decoder, most_positions};
+pub(crate) use decode::Decoder;
+pub(crate) use paths::most_positions;
 
 /// No file: the item of a chunk that storage has no entry for.
 pub(crate) const NO_FILE: u32 = u32::MAX;

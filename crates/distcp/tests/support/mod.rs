@@ -1,5 +1,6 @@
 //! Distributed checkpoints made by hand, in memory.
-#![allow(dead_code, reason = "each test and bench uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test and bench uses a part of it")]
+#![allow(clippy::cast_possible_truncation, reason = "what is made here is small")]
 
 pub mod item;
 pub mod pickle;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use ckptkit_core::{Error, ReadAt, Result, Section};
 use distcp::{DistCheckpoint, StorageReader};
 
-use pickle::{P, dict, object, s, size};
+use pickle::{P, object, s, size};
 
 pub const META: &str = "torch.distributed.checkpoint.metadata";
 pub const FILESYSTEM: &str = "torch.distributed.checkpoint.filesystem";
@@ -172,13 +173,4 @@ impl StorageReader for Hollow {
     fn list(&self) -> Result<Vec<String>> {
         Ok(vec![".metadata".into()])
     }
-}
-
-/// A `storage_meta` that torch would write.
-pub fn storage_meta() -> P {
-    object(META, "StorageMeta", vec![("checkpoint_id", P::None), ("modules", P::List(vec![]))])
-}
-
-pub fn plain_dict(pairs: Vec<(&str, P)>) -> P {
-    dict(pairs)
 }
