@@ -167,7 +167,7 @@ def steps(path):
     path.mkdir()
     for step in (10, 20):
         on_ranks(2, path / f"step-{step}", tp_state)
-    return described(path / "step-20", "") | {"values": None}
+    return described(path / "step-20", "") | {"values": None, "latest": "step-20"}
 
 
 @fixture("distcp/nemo2", "`weights/` beside `context/`, as NeMo 2 lays them out")
