@@ -23,7 +23,7 @@ def good(path):
         os.chdir(folder)
         for name, start in (("a", 0), ("b", 6)):
             writer = dcp.FileSystemWriter(name)
-            dcp.save({"w": numbers(2, 3, start=start)}, storage_writer=writer, no_dist=True)
+            dcp.save({"layer.weight": numbers(2, 3, start=start)}, storage_writer=writer, no_dist=True)
         os.chdir(before)
         first, second = pathlib.Path(folder, "a"), pathlib.Path(folder, "b")
         (path / FIRST).write_bytes((first / FIRST).read_bytes())
@@ -31,7 +31,7 @@ def good(path):
         metadata = pickle.loads((first / ".metadata").read_bytes())
         other = pickle.loads((second / ".metadata").read_bytes())
     metadata.storage_meta = None
-    tensor = metadata.state_dict_metadata["w"]
+    tensor = metadata.state_dict_metadata["layer.weight"]
     tensor.size = torch.Size([ROWS, 3])
     tensor.chunks = [chunk(0), chunk(2)]
     (info,) = metadata.storage_data.values()
@@ -46,7 +46,7 @@ def chunk(row, rows=2):
 
 
 def index(row):
-    return MetadataIndex("w", torch.Size([row, 0]))
+    return MetadataIndex("layer.weight", torch.Size([row, 0]))
 
 
 def write(path, metadata):
@@ -54,7 +54,7 @@ def write(path, metadata):
 
 
 def tensor(metadata):
-    return metadata.state_dict_metadata["w"]
+    return metadata.state_dict_metadata["layer.weight"]
 
 
 def info(metadata, row=2):
@@ -76,53 +76,53 @@ def broken(name, note, *mentions):
     return register
 
 
-@broken("dcp_chunk_missing", "a region that no chunk covers", "w")
+@broken("dcp_chunk_missing", "a region that no chunk covers", "layer.weight")
 def chunk_missing(m):
     del tensor(m).chunks[1]
     del m.storage_data[index(2)]
 
 
-@broken("dcp_chunk_no_entry", "a chunk without an entry in storage_data", "w")
+@broken("dcp_chunk_no_entry", "a chunk without an entry in storage_data", "layer.weight")
 def chunk_no_entry(m):
     del m.storage_data[index(2)]
 
 
-@broken("dcp_chunk_overlap", "two chunks over the same rows", "w")
+@broken("dcp_chunk_overlap", "two chunks over the same rows", "layer.weight")
 def chunk_overlap(m):
     tensor(m).size = torch.Size([3, 3])
     tensor(m).chunks = [chunk(0), chunk(1)]
     m.storage_data[index(1)] = m.storage_data.pop(index(2))
 
 
-@broken("dcp_chunk_outside", "a chunk outside the tensor", "w")
+@broken("dcp_chunk_outside", "a chunk outside the tensor", "layer.weight")
 def chunk_outside(m):
     tensor(m).size = torch.Size([3, 3])
 
 
-@broken("dcp_chunk_rank", "a chunk of another number of dimensions", "w")
+@broken("dcp_chunk_rank", "a chunk of another number of dimensions", "layer.weight")
 def chunk_rank(m):
     tensor(m).chunks[1] = ChunkStorageMetadata(torch.Size([2]), torch.Size([2]))
-    m.storage_data[MetadataIndex("w", torch.Size([2]))] = m.storage_data.pop(index(2))
+    m.storage_data[MetadataIndex("layer.weight", torch.Size([2]))] = m.storage_data.pop(index(2))
 
 
-@broken("dcp_chunk_negative", "a chunk at a negative row", "w")
+@broken("dcp_chunk_negative", "a chunk at a negative row", "layer.weight")
 def chunk_negative(m):
     tensor(m).chunks[0] = ChunkStorageMetadata(torch.Size([-2, 0]), torch.Size([2, 3]))
-    m.storage_data[MetadataIndex("w", torch.Size([-2, 0]))] = m.storage_data.pop(index(0))
+    m.storage_data[MetadataIndex("layer.weight", torch.Size([-2, 0]))] = m.storage_data.pop(index(0))
 
 
-@broken("dcp_item_shape", "an item larger than its chunk", "w")
+@broken("dcp_item_shape", "an item larger than its chunk", "layer.weight")
 def item_shape(m):
     tensor(m).size = torch.Size([3, 3])
     tensor(m).chunks[1] = chunk(2, 1)
 
 
-@broken("dcp_item_dtype", "items of another dtype than the metadata says", "w")
+@broken("dcp_item_dtype", "items of another dtype than the metadata says", "layer.weight")
 def item_dtype(m):
     tensor(m).properties.dtype = torch.float64
 
 
-@broken("dcp_size_huge", "a tensor of 2^40 rows with two small chunks", "w")
+@broken("dcp_size_huge", "a tensor of 2^40 rows with two small chunks", "layer.weight")
 def size_huge(m):
     tensor(m).size = torch.Size([1 << 40, 3])
 
@@ -173,9 +173,9 @@ def zstd_lie(m):
     info(m).transform_descriptors = ["stream.zstd/1"]
 
 
-@broken("dcp_planner_list_bomb", "a list index of 2^40 in a path", "w")
+@broken("dcp_planner_list_bomb", "a list index of 2^40 in a path", "layer.weight")
 def planner_list_bomb(m):
-    m.planner_data = {"w": ("list", 1 << 40)}
+    m.planner_data = {"layer.weight": ("list", 1 << 40)}
 
 
 class Command:
@@ -243,7 +243,7 @@ def rank_hole(path):
         (path / f"__{rank}.metadata").write_bytes(pickle.dumps(metadata, protocol=4))
 
 
-@refusal("hostile/dcp_bit_flip", "a flipped bit in an item's data; torch loads it", ["w"], by="verify")
+@refusal("hostile/dcp_bit_flip", "a flipped bit in an item's data; torch loads it", ["layer.weight"], by="verify")
 def bit_flip(path):
     write(path, good(path))
     data = bytearray((path / SECOND).read_bytes())

@@ -28,7 +28,7 @@ def refused_by_library(path):
 
 
 DATA = bytes(range(4))
-W = {"w": entry()}
+W = {"layer.weight": entry()}
 
 FILES = {
     "st_empty": ("no byte", b"", []),
@@ -36,29 +36,29 @@ FILES = {
     "st_header_huge": ("a header of 2^40 bytes", packed(W, DATA, 1 << 40), []),
     "st_header_past_end": ("a header longer than the file", packed(W, b"", 5000), []),
     "st_header_zero": ("a header of no byte", packed(b"", DATA), []),
-    "st_not_json": ("a header that is not JSON", packed(b'{"w": nonsense}', DATA), []),
+    "st_not_json": ("a header that is not JSON", packed(b'{"layer.weight": nonsense}', DATA), []),
     "st_not_object": ("a header that is a list", packed(b"[1, 2]", DATA), []),
     "st_not_utf8": ("a header that is not UTF-8", packed(b'{"\xff": 1}', DATA), []),
     "st_nul_padding": ("a header padded with NUL", packed(json.dumps(W).encode() + b"\0\0", DATA), []),
     "st_bom": ("a byte order mark", packed(b"\xef\xbb\xbf" + json.dumps(W).encode(), DATA), []),
-    "st_surrogate": ("half a surrogate pair in a name", packed(json.dumps(W).replace("w", "\\ud800").encode(), DATA), []),
-    "st_truncated": ("data cut off", packed({"w": entry((8,), (0, 8))}, DATA), []),
+    "st_surrogate": ("half a surrogate pair in a name", packed(json.dumps(W).replace("layer.weight", "\\ud800").encode(), DATA), []),
+    "st_truncated": ("data cut off", packed({"layer.weight": entry((8,), (0, 8))}, DATA), []),
     "st_trailing": ("bytes after the data", packed(W, DATA + b"x"), []),
     "st_overlap": ("two tensors over the same bytes", packed({"a": entry(), "b": entry((4,), (2, 6))}, DATA + b"xy"), []),
     "st_alias": ("two names for one range", packed({"a": entry(), "b": entry()}, DATA), []),
     "st_hole": ("bytes that belong to no tensor", packed({"a": entry((2,), (0, 2)), "b": entry((1,), (3, 4))}, DATA), []),
-    "st_reversed": ("end before begin", packed({"w": entry((4,), (4, 0))}, DATA), ["w"]),
-    "st_shape_mismatch": ("a shape of 8 bytes in 4", packed({"w": entry((8,))}, DATA), ["w"]),
-    "st_overflow": ("sizes whose product overflows", packed({"w": entry((1 << 40, 1 << 40))}, DATA), ["w"]),
-    "st_negative": ("a negative size", packed({"w": entry((-4,))}, DATA), []),
-    "st_float_size": ("a size that is a float", packed({"w": entry((4.0,))}, DATA), []),
-    "st_dtype": ("a dtype that does not exist", packed({"w": entry(dtype="F128")}, DATA), ["F128"]),
-    "st_dtype_case": ("a dtype in lower case", packed({"w": entry(dtype="u8")}, DATA), ["u8"]),
-    "st_half_byte": ("three elements of four bits", packed({"w": entry((3,), (0, 2), "F4")}, DATA[:2]), ["w"]),
-    "st_no_dtype": ("an entry without a dtype", packed({"w": {"shape": [4], "data_offsets": [0, 4]}}, DATA), []),
+    "st_reversed": ("end before begin", packed({"layer.weight": entry((4,), (4, 0))}, DATA), ["layer.weight"]),
+    "st_shape_mismatch": ("a shape of 8 bytes in 4", packed({"layer.weight": entry((8,))}, DATA), ["layer.weight"]),
+    "st_overflow": ("sizes whose product overflows", packed({"layer.weight": entry((1 << 40, 1 << 40))}, DATA), ["layer.weight"]),
+    "st_negative": ("a negative size", packed({"layer.weight": entry((-4,))}, DATA), []),
+    "st_float_size": ("a size that is a float", packed({"layer.weight": entry((4.0,))}, DATA), []),
+    "st_dtype": ("a dtype that does not exist", packed({"layer.weight": entry(dtype="F128")}, DATA), ["F128"]),
+    "st_dtype_case": ("a dtype in lower case", packed({"layer.weight": entry(dtype="u8")}, DATA), ["u8"]),
+    "st_half_byte": ("three elements of four bits", packed({"layer.weight": entry((3,), (0, 2), "F4")}, DATA[:2]), ["layer.weight"]),
+    "st_no_dtype": ("an entry without a dtype", packed({"layer.weight": {"shape": [4], "data_offsets": [0, 4]}}, DATA), []),
     "st_metadata_number": ("metadata that is not text", packed({"__metadata__": {"n": 1}, **W}, DATA), []),
     "st_twice_metadata": ("two `__metadata__`", packed(b'{"__metadata__":{},"__metadata__":{}}'), []),
-    "st_deep": ("JSON nested 200 levels deep", packed(b'{"w":' + b"[" * 200 + b"]" * 200 + b"}"), []),
+    "st_deep": ("JSON nested 200 levels deep", packed(b'{"layer.weight":' + b"[" * 200 + b"]" * 200 + b"}"), []),
 }  # fmt: skip
 
 for stem, (note, data, mentions) in FILES.items():
@@ -70,10 +70,10 @@ for stem, (note, data, mentions) in FILES.items():
 
 
 # The library reads the next one (the last of two equal names wins): we do not.
-@refusal("hostile/st_duplicate_name.safetensors", "one name twice: which counts is a guess", ["w"])
+@refusal("hostile/st_duplicate_name.safetensors", "one name twice: which counts is a guess", ["layer.weight"])
 def duplicate_name(path):
     text = json.dumps(entry(), separators=(",", ":"))
-    path.write_bytes(packed(f'{{"w":{text},"w":{text}}}'.encode(), DATA))
+    path.write_bytes(packed(f'{{"layer.weight":{text},"layer.weight":{text}}}'.encode(), DATA))
 
 
 # --- sharded directories ------------------------------------------------------------
@@ -118,9 +118,9 @@ def dcp_shards(path, pieces):
     """`pieces`: rank number to (offset, rows) of `w`."""
     path.mkdir()
     for number, (offset, rows) in pieces.items():
-        info = json.dumps({"w": {"saved_offsets": offset}})
+        info = json.dumps({"layer.weight": {"saved_offsets": offset}})
         held = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": info}
-        header = {"__metadata__": held, "w": entry((rows, 2), (0, 2 * rows))}
+        header = {"__metadata__": held, "layer.weight": entry((rows, 2), (0, 2 * rows))}
         name = f"shard-{number:05}-model-00001-of-00001.safetensors"
         (path / name).write_bytes(packed(header, bytes(2 * rows)))
 
@@ -135,7 +135,7 @@ PIECES = {
 
 for stem, (note, pieces) in PIECES.items():
 
-    @refusal(f"hostile/{stem}", note, ["w"] if stem != "dcp_st_gap" else [], library=[])
+    @refusal(f"hostile/{stem}", note, ["layer.weight"] if stem != "dcp_st_gap" else [], library=[])
     def broken_pieces(path, pieces=pieces):
         dcp_shards(path, pieces)
 

@@ -55,7 +55,7 @@ def archive(path, members, folder=FOLDER):
 
 
 def tensor_file(path, rebuilt, storages=(struct.pack("<6f", *range(6)),)):
-    archive(path, entries(pickled({"w": rebuilt}), storages))
+    archive(path, entries(pickled({"layer.weight": rebuilt}), storages))
 
 
 # --- not a checkpoint at all -----------------------------------------------------
@@ -81,7 +81,7 @@ def preview(path):
 
 def good():
     buffer = io.BytesIO()
-    torch.save({"w": numbers(2, 3), "b": numbers(40)}, buffer)
+    torch.save({"layer.weight": numbers(2, 3), "b": numbers(40)}, buffer)
     return buffer.getvalue()
 
 
@@ -105,7 +105,7 @@ def zip_bad_directory(path):
 
 def plain_zip():
     buffer = io.BytesIO()
-    archive(buffer, entries(pickled({"w": Rebuilt()})))
+    archive(buffer, entries(pickled({"layer.weight": Rebuilt()})))
     return buffer.getvalue()
 
 
@@ -127,13 +127,13 @@ def zip_size_lie(path):
 
 @refusal("hostile/zip_duplicate.pt", "two members of one name: loaders disagree which counts", ["data.pkl"])
 def zip_duplicate(path):
-    members = entries(pickled({"w": Rebuilt()}))
+    members = entries(pickled({"layer.weight": Rebuilt()}))
     archive(path, [*members, ("data.pkl", pickled({"evil": 1}))])
 
 
 @refusal("hostile/zip_case_duplicate.pt", "two names that differ by case only: torch takes the first")
 def zip_case_duplicate(path):
-    archive(path, [*entries(pickled({"w": Rebuilt()})), ("DATA.PKL", pickled({"evil": 1}))])
+    archive(path, [*entries(pickled({"layer.weight": Rebuilt()})), ("DATA.PKL", pickled({"evil": 1}))])
 
 
 @refusal("hostile/zip_no_pickle.pt", "no data.pkl", ["data.pkl"])
@@ -146,18 +146,18 @@ def zip_two_roots(path):
     with zipfile.ZipFile(path, "w") as file:
         file.writestr(zipfile.ZipInfo("readme.txt"), "x")
         for folder in ("one", "two"):
-            for name, data in entries(pickled({"w": Rebuilt()})):
+            for name, data in entries(pickled({"layer.weight": Rebuilt()})):
                 file.writestr(zipfile.ZipInfo(f"{folder}/{name}"), data)
 
 
 @refusal("hostile/zip_version_11.pt", "version 11; torch accepts 1 to 10", ["11"])
 def zip_version(path):
-    archive(path, entries(pickled({"w": Rebuilt()}), version=b"11\n"))
+    archive(path, entries(pickled({"layer.weight": Rebuilt()}), version=b"11\n"))
 
 
 @refusal("hostile/zip_inflates_past_size.pt", "a deflated member that holds more than it says", ["data/0"])
 def zip_inflates_past_size(path):
-    members = entries(pickled({"w": Rebuilt()}), [bytes(100_000)])
+    members = entries(pickled({"layer.weight": Rebuilt()}), [bytes(100_000)])
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in members:
             file.writestr(f"{FOLDER}/{name}", data)
@@ -177,7 +177,7 @@ def zip_bad_crc(path):
 
 @refusal("hostile/byteorder_unknown.pt", "a byte order that does not exist", ["middle"])
 def byteorder_unknown(path):
-    members = dict(entries(pickled({"w": Rebuilt()})))
+    members = dict(entries(pickled({"layer.weight": Rebuilt()})))
     members["byteorder"] = b"middle"
     archive(path, members.items())
 
@@ -185,7 +185,7 @@ def byteorder_unknown(path):
 # --- storages --------------------------------------------------------------------
 
 
-@refusal("hostile/storage_missing.pt", "the pickle names a storage that is not there", ["data/1"])
+@refusal("hostile/storage_missing.pt", "the pickle names a storage that is not there", ["layer.weight"])
 def storage_missing(path):
     tensor_file(path, Rebuilt(storage=Ref("1")))
 
@@ -219,7 +219,7 @@ for name, note, options in (
     ("size_not_int", "a size that is a string", {"size": ("2", 3)}),
 ):
 
-    @refusal(f"hostile/{name}.pt", note, ["w"])
+    @refusal(f"hostile/{name}.pt", note, ["layer.weight"])
     def geometry(path, options=options):
         tensor_file(path, Rebuilt(**options))
 
@@ -251,7 +251,7 @@ for name, note, data in (
 
 def legacy():
     buffer = io.BytesIO()
-    torch.save({"w": numbers(2, 3)}, buffer, _use_new_zipfile_serialization=False)
+    torch.save({"layer.weight": numbers(2, 3)}, buffer, _use_new_zipfile_serialization=False)
     return buffer.getvalue()
 
 
@@ -275,7 +275,7 @@ def legacy_numel_lie(path):
 @refusal("hostile/lightning_truncated.ckpt", "a Lightning file whose download stopped")
 def lightning_truncated(path):
     buffer = io.BytesIO()
-    torch.save({"epoch": 1, "state_dict": {"w": numbers(100)}, "pytorch-lightning_version": "2.6.6"}, buffer)
+    torch.save({"epoch": 1, "state_dict": {"layer.weight": numbers(100)}, "pytorch-lightning_version": "2.6.6"}, buffer)
     path.write_bytes(buffer.getvalue()[:1200])
 
 

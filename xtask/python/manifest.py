@@ -148,8 +148,13 @@ def view_of(tensor):
 # --- the walk over a tree --------------------------------------------------
 
 
+def key_text(key):
+    """A key as a part of a name; a class is named, not printed."""
+    return qualified(key) if isinstance(key, type) else str(key)
+
+
 def join(prefix, key):
-    return f"{prefix}.{key}" if prefix else str(key)
+    return f"{prefix}.{key_text(key)}" if prefix else key_text(key)
 
 
 def children(obj):
@@ -259,7 +264,7 @@ class Encoder:
 
     def tensor(self, obj):
         """By its own path; inside a container met before, by its first."""
-        here = ".".join(map(str, self.path)) or "tensor"
+        here = ".".join(map(key_text, self.path)) or "tensor"
         name = here if here in self.listed else self.first.get(id(obj))
         return {"$type": "tensor", "name": name}
 
