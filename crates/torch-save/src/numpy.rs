@@ -222,31 +222,55 @@ pub(crate) fn scalar(node: NodeRef<'_>) -> Option<(String, Scalar)> {
         return None;
     }
     descr.normalise(&mut data);
-    let word = |kind: &str| format!("numpy.{kind}{}", descr.item * 8);
+    let class = match descr.kind {
+        b'b' => "numpy.bool".to_owned(),
+        b'S' => "numpy.bytes_".into(),
+        b'U' => "numpy.str_".into(),
+        kind => {
+            let kind = match kind {
+                b'i' => "int",
+                b'u' => "uint",
+                b'f' => "float",
+                b'c' => "complex",
+                _ => return None,
+            };
+            format!("numpy.{kind}{}", descr.item * 8)
+        }
+    };
+    number(descr.kind, &data).map(|scalar| (class, scalar))
+}
+
+/// One little-endian element of an array, by the name of the array's type.
+#[cfg(feature = "serde")]
+pub(crate) fn element(dtype: &str, data: &[u8]) -> Option<Scalar> {
+    number(*dtype.as_bytes().get(1)?, data)
+}
+
+fn number(kind: u8, data: &[u8]) -> Option<Scalar> {
     let wide = |fill: u8| {
         let mut b = [fill; 8];
         b[..data.len().min(8)].copy_from_slice(&data[..data.len().min(8)]);
         b
     };
     let negative = data.last().is_some_and(|b| b & 0x80 != 0);
-    Some(match (descr.kind, descr.item) {
-        (b'b', 1) => ("numpy.bool".into(), Scalar::Bool(data[0] != 0)),
+    Some(match (kind, data.len()) {
+        (b'b', 1) => Scalar::Bool(data[0] != 0),
         (b'i', 1 | 2 | 4 | 8) => {
-            (word("int"), Scalar::Int(i64::from_le_bytes(wide(if negative { 0xFF } else { 0 }))))
+            Scalar::Int(i64::from_le_bytes(wide(if negative { 0xFF } else { 0 })))
         }
-        (b'u', 1 | 2 | 4 | 8) => (word("uint"), Scalar::UInt(u64::from_le_bytes(wide(0)))),
-        (b'f', 2 | 4 | 8) => (word("float"), Scalar::Float(to_f64(&data)?)),
-        (b'c', 8 | 16) => {
-            let (re, im) = data.split_at(descr.item / 2);
-            (word("complex"), Scalar::Complex(to_f64(re)?, to_f64(im)?))
+        (b'u', 1 | 2 | 4 | 8) => Scalar::UInt(u64::from_le_bytes(wide(0))),
+        (b'f', 2 | 4 | 8) => Scalar::Float(to_f64(data)?),
+        (b'c', n @ (8 | 16)) => {
+            let (re, im) = data.split_at(n / 2);
+            Scalar::Complex(to_f64(re)?, to_f64(im)?)
         }
-        (b'S', _) => ("numpy.bytes_".into(), Scalar::Bytes(data)),
+        (b'S', _) => Scalar::Bytes(data.to_vec()),
         (b'U', _) => {
             let text: Option<String> = data
                 .chunks_exact(4)
                 .map(|c| char::from_u32(u32::from_le_bytes(c.try_into().ok()?)))
                 .collect();
-            ("numpy.str_".into(), Scalar::Str(text?))
+            Scalar::Str(text?)
         }
         _ => return None,
     })

@@ -8,8 +8,12 @@
 mod known;
 mod lookup;
 mod plain;
+#[cfg(feature = "serde")]
+mod serde;
 
 pub(crate) use plain::Context;
+#[cfg(feature = "serde")]
+pub use serde::DeserializeError;
 
 /// A value without sharing; see the [module](self).
 #[derive(Clone, Debug, PartialEq)]
