@@ -1,4 +1,95 @@
-//! Reads `torch.distributed.checkpoint` directories.
+//! Reads the directories that `torch.distributed.checkpoint` writes, and with it PyTorch Lightning's
+//! sharded strategies, Megatron-Core's `torch_dist`, NeMo 2 and torchtitan.
+//!
+//! Every rank of a training run writes files of its own, and one pickle says how their pieces make
+//! the state dict: a tensor is a list of boxes (*chunks*), each of which is an archive of
+//! `torch.save` (an *item*) somewhere in a data file; everything that is no tensor is an item too.
+//!
+//! ```text
+//! .metadata                       a pickle, the only index
+//!   state_dict_metadata   fqn → dtype, global shape, chunks (offsets, sizes) | "bytes"
+//!   storage_data          (fqn, offsets) → file, offset, length [, transforms]
+//!   planner_data          fqn → path in the tree that was flattened
+//!
+//!  tensor "layer.weight", shape [4, 3]        __0_0.distcp             __1_0.distcp
+//!   ┌──────────┐ offsets [0, 0]               ┌─────┬─────┬─────┐      ┌─────┬─────┐
+//!   │ rank 0   │ sizes   [2, 3] ───────────── │item │item │item │   ┌─ │item │item │
+//!   ├──────────┤                              └─────┴─────┴─────┘   │  └─────┴─────┘
+//!   │ rank 1   │ offsets [2, 0] ────────────────────────────────────┘
+//!   └──────────┘ sizes   [2, 3]               item = zip: data.pkl, data/0, version …
+//! ```
+//!
+//! # What is supported
+//! | | |
+//! | --- | --- |
+//! | `.metadata` of torch 2.0 to 2.15, of Megatron's classes and of custom planners' containers | read |
+//! | `__N.metadata` of ranks that saved alone (torch 2.9 and later), merged | read |
+//! | any sharding: rows, columns, meshes, several shards a rank, uneven, replicas, scalars, no elements | read |
+//! | any file names, gaps, order; one file a rank, several, or one an item | read |
+//! | items compressed by the zstd extension | feature `zstd` |
+//! | data files in `SerializationFormat.SAFETENSORS`, which torch cannot read back | feature `safetensors` |
+//! | items that a zip tool has deflated | feature `deflate` |
+//! | Lightning's `meta.pt`, Megatron's `common.pt`, flattened optimizer shards, `context/` | read |
+//! | FSDP1's `_flat_param` of a local state dict | listed as it is: what it holds is not stored |
+//! | Megatron's `zarr` backend | refused by name |
+//! | the Hugging Face writer's directories (`*.safetensors`, no `.metadata`) | see the crate `st-io` |
+//!
+//! [`DistCheckpoint::open`] reads metadata and looks at the length of every file; no data file is
+//! opened before something in it is wanted. Tensors are
+//! [`TensorBytes::Chunks`](ckptkit_core::TensorBytes::Chunks) whose boxes open their item when
+//! they are first read; objects become [`Value`](torch_save::Value)s; nothing of a pickle is ever
+//! executed.
+//!
+//! ```
+//! use ckptkit_core::TensorSource;
+//! use distcp::DistCheckpoint;
+//!
+//! # fn main() -> ckptkit_core::Result<()> {
+//! # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp/tp_2");
+//! let checkpoint = DistCheckpoint::open(dir)?;
+//! assert_eq!((checkpoint.variant(), checkpoint.ranks()), ("dcp", 2));
+//! for info in checkpoint.infos() {
+//!     println!("{} {:?} {}", info.dtype(), info.shape(), info.name());
+//! }
+//! // Whole, from the chunks of both ranks …
+//! let whole = checkpoint.tensor("rows")?.read()?;
+//! assert_eq!(whole.len(), 8 * 3 * 4);
+//! // … or one row, from the item that holds it.
+//! let mut row = [0; 12];
+//! checkpoint.read_region("rows", &[5, 0], &[1, 3], &mut row)?;
+//! assert_eq!(row, whole[60..72]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//! * Opening takes about 40 bytes a chunk and its shape, and a second for a million chunks. A
+//!   tensor that is looked up takes some hundred bytes a chunk.
+//! * Listing opens all byte items: what tensors they hold is said nowhere else.
+//! * What the metadata repeats by reference may not outgrow the metadata
+//!   ([`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded)), and chunks cut in so many
+//!   dimensions that checking them would take minutes are refused.
+//! * A zstd item is decoded twice, since its frame does not say how long it is.
+//! * Values that ranks held under one name without sharding them were lost when saving: only one
+//!   rank's is in the checkpoint, and nothing tells.
+//!
+//! # Safety
+//! No `unsafe`, no panic, no allocation that the files do not justify. torch leaves what no chunk
+//! holds uninitialised, lets overlapping chunks overwrite each other, casts items of another dtype
+//! and follows paths out of the directory. Here each of these is an error that names the tensor,
+//! the item and the numbers. Paths and links may not leave the checkpoint, but for the links that
+//! the Hugging Face cache is made of.
+//!
+//! What is wrong with one tensor stays with it: it is listed, reading it fails, all others are
+//! read. Reading checks an item's structure, shape and dtype; checksums only
+//! [`DistCheckpoint::verify`] computes, because they need every byte of an item where a region may
+//! want few.
+//!
+//! # Source of truth
+//! `torch/distributed/checkpoint/{metadata,filesystem,planner_helpers,_nested_dict,_extension}.py`
+//! of torch 2.15.0, with what 2.1.2 and 2.4.1 write; `dist_checkpointing` of Megatron-Core 0.12.3
+//! and 0.16.1; Lightning 2.6.6.
+#![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod assemble;
 mod handles;

@@ -70,6 +70,19 @@ impl DistCheckpoint {
     /// [`Denied`](ckptkit_core::ErrorKind::Denied) for metadata that points out of the directory;
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported), naming it, for a class that is
     /// needed and not known; [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded).
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nemo2"))?;
+    /// assert!(checkpoint.dir().unwrap().ends_with("nemo2/weights"));
+    ///
+    /// let several = DistCheckpoint::open(format!("{fixtures}/steps")).unwrap_err();
+    /// assert!(several.to_string().contains("step-20 (the latest)"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         OpenOptions::default().open(dir)
     }
@@ -78,11 +91,47 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// As [`DistCheckpoint::open`].
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    ///
+    /// use ckptkit_core::{Error, Result, Section};
+    /// use distcp::{DistCheckpoint, StorageReader};
+    ///
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// /// Members of an archive, here in memory.
+    /// struct Members(BTreeMap<String, Vec<u8>>);
+    ///
+    /// impl StorageReader for Members {
+    ///     fn open(&self, relative: &str) -> Result<Section> {
+    ///         let bytes = self.0.get(relative).ok_or_else(|| Error::not_found("no such member"))?;
+    ///         Ok(Section::from_bytes(bytes.clone(), relative))
+    ///     }
+    ///     fn list(&self) -> Result<Vec<String>> {
+    ///         Ok(self.0.keys().cloned().collect())
+    ///     }
+    /// }
+    ///
+    /// # let mut members = BTreeMap::new();
+    /// # for name in [".metadata", "__0_0.distcp", "__1_0.distcp"] {
+    /// #     members.insert(name.to_string(), std::fs::read(format!("{fixtures}/tp_2/{name}")).unwrap());
+    /// # }
+    /// let checkpoint = DistCheckpoint::with_storage(Box::new(Members(members)))?;
+    /// assert_eq!(checkpoint.ranks(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn with_storage(storage: Box<dyn StorageReader>) -> Result<Self> {
         OpenOptions::default().with_storage(storage)
     }
 
     /// Whether the names of a directory's files are those of a distributed checkpoint.
+    ///
+    /// ```
+    /// assert!(distcp::DistCheckpoint::detect(["__0_0.distcp", ".metadata"]));
+    /// assert!(!distcp::DistCheckpoint::detect(["model.safetensors"]));
+    /// ```
     pub fn detect<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
         layout::detect(names)
     }
@@ -168,6 +217,19 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// `NotFound`; and the tensor's own error where nothing is known of it.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/tp_2"))?;
+    /// let chunks = checkpoint.chunks("rows")?;
+    /// assert_eq!(chunks.len(), 2);
+    /// assert_eq!(chunks[1].region.offsets, [4, 0]);
+    /// assert_eq!(chunks[1].file, "__1_0.distcp");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn chunks(&self, fqn: &str) -> Result<Vec<ChunkInfo>> {
         let entry = self.entry(fqn)?;
         let row = match (&entry.kind, &entry.fault) {
@@ -202,6 +264,20 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// `NotFound` for no object's name; those of reading its item.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// use torch_save::Value;
+    ///
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/objects"))?;
+    /// assert_eq!(checkpoint.item_value("int")?, Value::Int(17));
+    /// let pair = checkpoint.item_value("with_tensors")?;
+    /// assert_eq!(pair.get("0"), Some(&Value::Tensor("with_tensors.0".into())));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn item_value(&self, fqn: &str) -> Result<Value> {
         let index = self.entry_index(fqn)?;
         self.entry_value(index)
@@ -245,6 +321,17 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// Those of reading it.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/lightning.ckpt"))?;
+    /// let meta = checkpoint.meta()?.unwrap();
+    /// assert_eq!(meta.lookup("epoch")?.as_int(), Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn meta(&self) -> Result<Option<TorchFile>> {
         self.0.side_file(&self.0.meta, "meta.pt")
     }
@@ -254,6 +341,17 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// Those of reading it.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/megatron"))?;
+    /// let common = checkpoint.common()?.unwrap();
+    /// assert_eq!(common.lookup("iteration")?.as_int(), Some(12));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn common(&self) -> Result<Option<TorchFile>> {
         self.0.side_file(&self.0.common, "common.pt")
     }
@@ -263,6 +361,16 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// `Io`.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nemo2"))?;
+    /// assert!(checkpoint.context()?[0].ends_with("context/model.yaml"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn context(&self) -> Result<Vec<PathBuf>> {
         match self.0.found.as_ref().and_then(|f| f.context.as_deref()) {
             Some(context) => layout::files_below(context),
@@ -277,6 +385,17 @@ impl DistCheckpoint {
     /// # Errors
     /// `InvalidArgument` for a box that leaves the tensor or does not have the length of `out`;
     /// those of [`TensorSource::tensor`] and of reading.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/tp_2"))?;
+    /// let mut last_column = [0; 8 * 4];
+    /// checkpoint.read_region("rows", &[0, 2], &[8, 1], &mut last_column)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read_region(
         &self,
         fqn: &str,

@@ -46,11 +46,14 @@ pub trait StorageReader: Send + Sync {
     }
 }
 
-/// A local directory. Links are followed only where they stay inside it.
+/// A local directory. Links are followed only where they stay inside it, or lead to where the
+/// Hugging Face cache keeps the content of its snapshots.
 #[derive(Debug)]
 pub(crate) struct Directory {
     root: PathBuf,
     real: PathBuf,
+    /// Where the Hugging Face cache keeps the content of a snapshot, whose files are links.
+    blobs: Option<PathBuf>,
     handles: Handles,
 }
 
@@ -58,7 +61,9 @@ impl Directory {
     pub(crate) fn new(root: &Path) -> Result<Self> {
         let real =
             fs::canonicalize(root).map_err(|e| Error::io("open the directory", e).in_file(root))?;
-        Ok(Self { root: root.to_path_buf(), real, handles: Handles::default() })
+        let snapshots = real.ancestors().find(|a| a.file_name().is_some_and(|n| n == "snapshots"));
+        let blobs = snapshots.and_then(Path::parent).map(|repo| repo.join("blobs"));
+        Ok(Self { root: root.to_path_buf(), real, blobs, handles: Handles::default() })
     }
 
     /// The path of a file, if neither its name nor a link leads out of the directory.
@@ -74,6 +79,7 @@ impl Directory {
             }
             match fs::canonicalize(&step) {
                 Ok(target) if target.starts_with(&self.real) => {}
+                Ok(target) if self.blobs.as_ref().is_some_and(|b| target.starts_with(b)) => {}
                 Ok(_) => {
                     return Err(Error::denied(format!(
                         "{relative:?} is a link that leads out of the checkpoint"

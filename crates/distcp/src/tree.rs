@@ -18,6 +18,19 @@ impl DistCheckpoint {
     /// # Errors
     /// `Malformed` when paths contradict each other: one ends where another goes on, or a list
     /// has a position far beyond its items.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// use torch_save::Value;
+    ///
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nested"))?;
+    /// let tree = checkpoint.tree()?;
+    /// assert!(matches!(tree.get("model.list"), Some(Value::List(items)) if items.len() == 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tree(&self) -> Result<Value> {
         let mut root = self.subtree("")?.unwrap_or(Value::Dict(Vec::new()));
         if let Value::Dict(pairs) = &mut root {
@@ -44,6 +57,16 @@ impl DistCheckpoint {
     ///
     /// # Errors
     /// `NotFound`; and as [`DistCheckpoint::tree`].
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nested"))?;
+    /// assert_eq!(checkpoint.value("optim.param_groups.0.lr")?.as_f64(), Some(0.1));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn value(&self, path: &str) -> Result<Value> {
         if path.is_empty() {
             return self.tree();

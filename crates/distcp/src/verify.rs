@@ -65,6 +65,18 @@ impl DistCheckpoint {
     /// # Errors
     /// What is wrong with the checkpoint is in the report; an error is only what keeps from
     /// looking.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/tp_2"))?;
+    /// let report = checkpoint.verify()?;
+    /// assert!(report.is_ok());
+    /// assert_eq!(report.tensors, 11);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn verify(&self) -> Result<Report> {
         let mut report = Report { notes: self.0.notes.clone(), ..Report::default() };
         for entry in &self.0.tables.entries {

@@ -108,6 +108,13 @@ fn links_stay_inside() {
     fs::rename(sub.join("d"), dir.path().join("d")).unwrap();
     symlink("../d", sub.join("d")).unwrap();
     assert_eq!(read(&sub).unwrap_err().kind(), ErrorKind::Denied);
+    // The Hugging Face cache is made of such links.
+    let snapshot = dir.path().join("models--a--b/snapshots/0123");
+    save(&snapshot, "__0_0.distcp");
+    fs::create_dir(dir.path().join("models--a--b/blobs")).unwrap();
+    fs::rename(snapshot.join("__0_0.distcp"), dir.path().join("models--a--b/blobs/ff")).unwrap();
+    symlink("../../blobs/ff", snapshot.join("__0_0.distcp")).unwrap();
+    assert_eq!(read(&snapshot).unwrap().len(), 8);
     // The directory itself may be a link.
     symlink(&inside, dir.path().join("link")).unwrap();
     assert_eq!(read(&dir.path().join("link")).unwrap().len(), 8);

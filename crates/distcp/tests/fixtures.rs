@@ -236,11 +236,8 @@ fn read_all(dir: &Path, verify: bool) -> Result<()> {
     for name in &names {
         checkpoint.tensor(name)?.copy_to(&mut std::io::sink())?;
     }
-    for entry in ["w", "a"] {
-        match checkpoint.tensor(entry) {
-            Err(e) if e.kind() != ckptkit_core::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
+    if let Some((_, e)) = checkpoint.failures().first() {
+        return Err(e.clone());
     }
     if verify {
         if let Some(e) = checkpoint.verify()?.problems.into_iter().next() {

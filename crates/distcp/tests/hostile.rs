@@ -173,6 +173,8 @@ fn one_bad_tensor_does_not_hide_the_others() {
     says(&checkpoint.tensor("worse").unwrap_err().to_string(), &["worse", "-1"]);
     says(&checkpoint.tensor("strange").unwrap_err().to_string(), &["strange", "os.system"]);
     assert_eq!(checkpoint.notes().len(), 2);
+    let failed: Vec<&str> = checkpoint.failures().iter().map(|f| f.0.as_str()).collect();
+    assert_eq!(failed, ["worse", "strange"]);
     assert_eq!(checkpoint.verify().unwrap().problems.len(), 3);
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
-use ckptkit_core::{Dtype, DtypeClass, Error, Result, TensorInfo};
+use ckptkit_core::{Dtype, DtypeClass, Error, ErrorKind, Result, TensorInfo};
 use torch_save::pickle::{Graph, Kind, NodeRef};
 
 use super::walk::{self, Class};
@@ -139,7 +139,7 @@ impl Decoder {
         }
         let made = self.kind(value, index);
         let made = match made {
-            Err(e) if e.kind() == ckptkit_core::ErrorKind::LimitExceeded => return Err(e),
+            Err(e) if e.kind() == ErrorKind::LimitExceeded => return Err(e),
             Err(e) => {
                 self.fault(index, e);
                 return Ok(());
@@ -186,25 +186,32 @@ impl Decoder {
         let missing = |what| Error::malformed(format!("the tensor's description has no {what}"));
         let dtype = self.dtype(properties.ok_or_else(|| missing("properties"))?)?;
         let size = self.dims(size.ok_or_else(|| missing("size"))?, "the tensor's size")?;
-        let chunks = match chunks {
-            Some(chunks) => walk::items(chunks, "the tensor's list of chunks")?,
-            None => Vec::new(),
-        };
+        TensorInfo::new("", dtype, self.tables.dims_of(size))
+            .map_err(|e| Error::malformed(e.message().to_owned()))?;
         let start = self.tables.chunks.len();
-        for chunk in chunks {
-            if let Err(e) = self.chunk(chunk, size.rank, index) {
+        match self.chunks(chunks, size.rank, index) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::LimitExceeded => return Err(e),
+            // What it is is known: it is listed, and cannot be read.
+            Err(e) => {
                 self.tables.chunks.truncate(start);
                 self.tables.items.truncate(start);
-                return Err(e);
+                self.fault(index, e);
             }
+        }
+        let chunks = narrow(start)..narrow(self.tables.chunks.len());
+        Ok(EntryKind::Tensor(TensorRow { dtype, size, chunks, reformulated: None }))
+    }
+
+    fn chunks(&mut self, chunks: Option<NodeRef<'_>>, rank: u8, tensor: u32) -> Result<()> {
+        let Some(chunks) = chunks else { return Ok(()) };
+        for chunk in walk::items(chunks, "the tensor's list of chunks")? {
+            self.chunk(chunk, rank, tensor)?;
         }
         if self.tables.chunks.len() > self.budget / 8 {
             return Err(Error::limit("the metadata lists more chunks than its length can hold"));
         }
-        TensorInfo::new("", dtype, self.tables.dims_of(size))
-            .map_err(|e| Error::malformed(e.message().to_owned()))?;
-        let chunks = narrow(start)..narrow(self.tables.chunks.len());
-        Ok(EntryKind::Tensor(TensorRow { dtype, size, chunks, reformulated: None }))
+        Ok(())
     }
 
     fn chunk(&mut self, chunk: NodeRef<'_>, rank: u8, tensor: u32) -> Result<()> {
