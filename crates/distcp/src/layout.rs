@@ -89,17 +89,8 @@ fn unfinished(path: &Path, names: &[String]) -> Option<Error> {
 }
 
 fn nothing_in(path: &Path, names: &[String]) -> Error {
-    if names.iter().any(|n| n == "metadata.json") {
-        let backend = fs::read(path.join("metadata.json"))
-            .ok()
-            .and_then(|json| crate::megatron::sharded_backend(&json));
-        if let Some(backend) = backend.filter(|b| b != "torch_dist") {
-            return Error::unsupported(format!(
-                "a Megatron checkpoint of the backend {backend:?}, only torch_dist is read"
-            ))
-            .in_file(path)
-            .hint("convert it with Megatron-LM's tools/checkpoint/convert.py");
-        }
+    if let Some(e) = fs::read(path.join("metadata.json")).ok().and_then(|j| other_backend(&j)) {
+        return e.in_file(path);
     }
     let error = Error::not_found("there is no .metadata: no distributed checkpoint").in_file(path);
     if names.iter().any(|n| n.ends_with(".safetensors")) {
@@ -109,6 +100,15 @@ fn nothing_in(path: &Path, names: &[String]) -> Error {
     } else {
         error.hint("give the directory that holds .metadata")
     }
+}
+
+/// The error for a `metadata.json` of a backend that is another format.
+pub(crate) fn other_backend(json: &[u8]) -> Option<Error> {
+    let backend = crate::megatron::sharded_backend(json).filter(|b| b != "torch_dist")?;
+    let e = Error::unsupported(format!(
+        "a Megatron checkpoint of the backend {backend:?}, only torch_dist is read"
+    ));
+    Some(e.hint("convert it with Megatron-LM's tools/checkpoint/convert.py"))
 }
 
 fn choose(path: &Path, several: &[(String, PathBuf)]) -> Error {

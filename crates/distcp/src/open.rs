@@ -56,7 +56,9 @@ fn build(
     found: Option<layout::Found>,
 ) -> Result<DistCheckpoint> {
     let names = storage.list()?;
-    let ranks = metadata_files(&names).in_file(storage.name())?;
+    let ranks = metadata_files(&names)
+        .map_err(|e| other_backend(&*storage, &names).unwrap_or(e))
+        .in_file(storage.name())?;
     let mut decoder = Decoder::new();
     for file in &ranks {
         let graph = storage
@@ -119,6 +121,13 @@ fn build(
         common: OnceLock::new(),
         listing: OnceLock::new(),
     })))
+}
+
+/// What a directory without metadata is instead, where it says so.
+fn other_backend(storage: &dyn StorageReader, names: &[String]) -> Option<Error> {
+    let name = names.iter().find(|n| *n == "metadata.json")?;
+    let json = storage.open(name).and_then(|s| s.read(1 << 20)).ok()?;
+    layout::other_backend(&json)
 }
 
 const METADATA: &str = ".metadata";

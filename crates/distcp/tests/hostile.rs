@@ -633,6 +633,10 @@ fn an_unfinished_save() {
     says(&e.to_string(), &["unfinished save"]);
     let e = DistCheckpoint::with_storage(Box::new(Memory::default())).unwrap_err();
     says(&e.to_string(), &["no distributed checkpoint"]);
+    let mut files = Memory::default();
+    files.0.insert("metadata.json".into(), br#"{"sharded_backend": "zarr"}"#.to_vec());
+    let e = DistCheckpoint::with_storage(Box::new(files)).unwrap_err();
+    says(&e.to_string(), &["the backend \"zarr\""]);
 }
 
 #[test]
