@@ -8,6 +8,7 @@ use ckptkit_core::{
     no_such_tensor,
 };
 
+#[cfg(feature = "torch")]
 use crate::Value;
 use crate::format::{Detected, Format};
 use crate::training::Training;
@@ -51,6 +52,7 @@ pub struct Config {
     /// `hyper_parameters`.
     pub origin: String,
     /// The values, of plain types.
+    #[cfg(feature = "torch")]
     pub value: Value,
     /// The text that it came from, where it was text.
     pub text: Option<String>,
@@ -59,6 +61,7 @@ pub struct Config {
 /// The values of a checkpoint that are no tensors; each format has its own way to hold them.
 pub(crate) trait Values: Send + Sync {
     /// The value under a dotted path.
+    #[cfg(feature = "torch")]
     fn lookup(&self, path: &str) -> Result<Value>;
     /// The keys at the root under which anything stands that is no tensor.
     fn top(&self) -> Vec<String>;
@@ -223,6 +226,7 @@ impl Checkpoint {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound);
     /// [`LimitExceeded`](ErrorKind::LimitExceeded) for a value too large to be made plain at once.
+    #[cfg(feature = "torch")]
     pub fn value(&self, path: &str) -> Result<Value> {
         self.opened.values.lookup(path).map_err(|e| e.in_file(&self.path))
     }
@@ -302,6 +306,7 @@ impl std::fmt::Debug for Checkpoint {
 }
 
 /// The kind of error that look-ups of a path turn into the next place to look.
+#[cfg(feature = "torch")]
 pub(crate) fn is_absent(error: &Error) -> bool {
     error.kind() == ErrorKind::NotFound
 }

@@ -50,6 +50,7 @@ impl Archive {
     }
 
     /// The top folder that holds the checkpoint, without a slash.
+    #[cfg(test)]
     pub(crate) fn root(&self) -> &str {
         &self.0.root
     }
@@ -66,6 +67,7 @@ impl Archive {
 
     /// The full names of members outside the root, without entries for folders. Torch refuses
     /// archives that have any.
+    #[cfg(test)]
     pub(crate) fn outside(&self) -> impl Iterator<Item = &str> {
         self.all().filter(|m| !m.is_folder() && m.below_root().is_none()).map(Member::full_name)
     }
@@ -164,6 +166,7 @@ impl<'a> Member<'a> {
     }
 
     /// The length in bytes, inflated.
+    #[cfg(test)]
     pub(crate) fn size(self) -> u64 {
         self.record.size
     }
@@ -175,6 +178,7 @@ impl<'a> Member<'a> {
     }
 
     /// Whether the bytes are in the file as they are.
+    #[cfg(any(test, feature = "export"))]
     pub(crate) fn is_stored(self) -> bool {
         self.record.method == CompressionMethod::STORE
     }

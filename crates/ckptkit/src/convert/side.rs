@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use ckptkit_core::{EntryPath, Layout, OutputFile, Result, Segment};
 
 use super::report::{Kind, LeftOut};
+#[cfg(feature = "torch")]
 use crate::Value;
 use crate::checkpoint::{Checkpoint, Config};
+#[cfg(feature = "torch")]
 use crate::json::Json;
 
 /// Adds `config.json` and the artifacts to a directory.
@@ -62,21 +64,22 @@ fn add_bytes(layout: &mut Layout, name: &str, bytes: Vec<u8>) -> Result<()> {
 
 /// The config as JSON; as the text that it was where JSON would lose something of it.
 fn config_file(config: &Config) -> (String, Vec<u8>) {
-    let text = config.text.as_ref();
-    if config.origin == "config.json" {
-        if let Some(text) = text {
-            return ("config.json".into(), text.clone().into_bytes());
+    let as_text = |text: &String| (config.origin.clone(), text.clone().into_bytes());
+    #[cfg(feature = "torch")]
+    match &config.text {
+        Some(text) if config.origin == "config.json" || !is_json(&config.value) => as_text(text),
+        _ => {
+            let mut json = serde_json::to_vec_pretty(&Json(&config.value)).unwrap_or_default();
+            json.push(b'\n');
+            ("config.json".into(), json)
         }
     }
-    if let (Some(text), false) = (text, is_json(&config.value)) {
-        return (config.origin.clone(), text.clone().into_bytes());
-    }
-    let mut json = serde_json::to_vec_pretty(&Json(&config.value)).unwrap_or_default();
-    json.push(b'\n');
-    ("config.json".into(), json)
+    #[cfg(not(feature = "torch"))]
+    config.text.as_ref().map(as_text).unwrap_or_default()
 }
 
 /// Whether JSON holds the value exactly.
+#[cfg(feature = "torch")]
 fn is_json(value: &Value) -> bool {
     match value {
         Value::None | Value::Bool(_) | Value::Int(_) | Value::Str(_) => true,

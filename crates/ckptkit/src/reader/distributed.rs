@@ -103,22 +103,7 @@ impl Values for DistValues {
     }
 
     fn top(&self) -> Vec<String> {
-        let mut out: Vec<String> = Vec::new();
-        let mut add = |key: &str| {
-            if !out.iter().any(|k| k == key) {
-                out.push(key.to_owned());
-            }
-        };
-        for item in self.checkpoint.byte_items() {
-            add(item);
-        }
-        if let Ok(Some(meta)) = self.checkpoint.meta() {
-            super::torch::top_keys(&meta).iter().for_each(|k| add(k));
-        }
-        if let Ok(Some(_)) = self.checkpoint.common() {
-            add("common");
-        }
-        out
+        top_keys(&self.checkpoint)
     }
 
     fn config(&self) -> Result<Option<Config>> {
@@ -132,4 +117,17 @@ impl Values for DistValues {
             Err(_) => Ok(None),
         }
     }
+}
+
+/// The keys under which something stands that is no tensor.
+pub(super) fn top_keys(checkpoint: &DistCheckpoint) -> Vec<String> {
+    let mut out: Vec<String> = checkpoint.byte_items().map(str::to_owned).collect();
+    if let Ok(Some(meta)) = checkpoint.meta() {
+        out.extend(super::torch::top_keys(&meta));
+    }
+    if let Ok(Some(_)) = checkpoint.common() {
+        out.push("common".into());
+    }
+    out.dedup();
+    out
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptkit_core::{Error, Key, Result, Section};
-use nemo_archive::{NemoArchive, WeightsLayout};
+use ckptkit_core::{Error, Key, Result, Section, Tensor};
+use nemo_archive::{NemoArchive, Weights, WeightsLayout};
 
 use crate::Value;
 use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
@@ -37,11 +37,7 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         .iter()
         .map(|a| Ok(Artifact { name: a.name().to_owned(), section: a.section()? }))
         .collect::<Result<_>>()?;
-    let entries = weights
-        .tensors()
-        .iter()
-        .map(|t| Entry { path: vec![Key::Str(t.name().to_owned())], tensor: t.clone() })
-        .collect();
+    let entries = entries(weights);
     let except = match weights.layout() {
         WeightsLayout::Distributed => Rule::RootExcept(vec!["common".into(), "optimizer.".into()]),
         _ => Rule::Root,
@@ -60,6 +56,17 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         writer: config.nemo_version().map(|v| format!("NeMo {v}")),
         values: Box::new(NemoValues { archive }),
     })
+}
+
+/// The tensors with their paths; those of a distributed checkpoint inside have longer ones.
+fn entries(weights: &Weights) -> Vec<Entry> {
+    #[cfg(feature = "distcp")]
+    if let Some(inner) = weights.distributed() {
+        let paths = inner.paths().zip(weights.tensors());
+        return paths.map(|(path, t)| Entry { path, tensor: t.clone() }).collect();
+    }
+    let flat = |t: &Tensor| Entry { path: vec![Key::Str(t.name().to_owned())], tensor: t.clone() };
+    weights.tensors().iter().map(flat).collect()
 }
 
 struct NemoValues {
@@ -97,6 +104,12 @@ impl Values for NemoValues {
                 return Ok(value);
             }
         }
+        #[cfg(feature = "distcp")]
+        if let Some(inner) = self.archive.weights()?.distributed() {
+            if let Ok(value) = inner.value(path) {
+                return Ok(value);
+            }
+        }
         Err(Error::not_found(format!("there is no config key, artifact or value {path:?}"))
             .hint("show config lists the config; inspect lists the artifacts"))
     }
@@ -110,7 +123,11 @@ impl Values for NemoValues {
                 None => keys,
             }
         };
-        weights.files().iter().flat_map(of).collect()
+        let keys = weights.files().iter().flat_map(of);
+        #[cfg(feature = "distcp")]
+        let keys =
+            keys.chain(weights.distributed().into_iter().flat_map(super::distributed::top_keys));
+        keys.collect()
     }
 
     fn config(&self) -> Result<Option<Config>> {

@@ -6,9 +6,11 @@ use std::path::Path;
 use ckptkit_core::{Error, Key, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
 use st_io::StCheckpoint;
 
+#[cfg(feature = "torch")]
 use crate::Value;
 use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 use crate::format::Format;
+#[cfg(feature = "torch")]
 use crate::json;
 use crate::weights::Rule;
 
@@ -108,6 +110,7 @@ struct StValues {
 }
 
 impl Values for StValues {
+    #[cfg(feature = "torch")]
     fn lookup(&self, path: &str) -> Result<Value> {
         let metadata = || {
             Value::Dict(
@@ -149,9 +152,11 @@ impl Values for StValues {
     fn config(&self) -> Result<Option<Config>> {
         let Some(section) = &self.config else { return Ok(None) };
         let bytes = section.read(MAX_CONFIG_BYTES)?;
+        #[cfg(feature = "torch")]
         let value = json::parse(&bytes).map_err(|e| e.in_file(section.name()))?;
         Ok(Some(Config {
             origin: "config.json".into(),
+            #[cfg(feature = "torch")]
             value,
             text: String::from_utf8(bytes).ok(),
         }))
