@@ -200,7 +200,13 @@ fn directory(path: &Path) -> Result<Format> {
             .and_then(|n| n.strip_suffix(".metadata"))
             .is_some_and(|n| n.parse::<u32>().is_ok())
     };
-    if has("model_config.yaml")
+    let sharded = path.join("sharded");
+    let safetensors = any(&|n| {
+        n.ends_with(".safetensors") || (n.contains(".safetensors.index") && n.ends_with(".json"))
+    }) || sharded.is_dir() && directory(&sharded).ok() == Some(Format::Safetensors);
+    // A safetensors directory made from an archive keeps a config that JSON cannot hold.
+    let archive = has("model_config.yaml") && (has("model_weights.ckpt") || !safetensors);
+    if archive
         || has("header.content")
         || any(&|n| {
             n.starts_with("mp_rank_") || (n.starts_with("tp_rank_") && n.contains("pp_rank_"))
@@ -216,11 +222,7 @@ fn directory(path: &Path) -> Result<Format> {
     {
         return Ok(Format::Distcp);
     }
-    let sharded = path.join("sharded");
-    if any(&|n| {
-        n.ends_with(".safetensors") || (n.contains(".safetensors.index") && n.ends_with(".json"))
-    }) || sharded.is_dir() && directory(&sharded).ok() == Some(Format::Safetensors)
-    {
+    if safetensors {
         return Ok(Format::Safetensors);
     }
     let step = |n: &str| {
