@@ -324,7 +324,7 @@ impl Opened {
         self.objects.get(part).map_or("data", |o| o.folder)
     }
 
-    /// The bytes of a storage of object `part`: as many as its id says.
+    /// The bytes of a storage of object `part`, however many they are.
     pub(crate) fn storage(
         &self,
         part: usize,
@@ -335,27 +335,20 @@ impl Opened {
             Error::malformed("its bytes are not in the file")
                 .hint("the file is incomplete: copy it again")
         };
-        let needed = storage.byte_len().ok_or_else(|| Error::malformed("its size overflows"))?;
-        let section = match &self.store {
-            Store::None => return Err(missing()),
-            Store::TarEra(tar) => tar.storages.get(&storage.key).ok_or_else(missing)?.bytes.clone(),
-            Store::Legacy(legacy) => legacy.storages.get(&storage.key).ok_or_else(missing)?.clone(),
+        match &self.store {
+            Store::None => Err(missing()),
+            Store::TarEra(tar) => {
+                tar.storages.get(&storage.key).map(|s| s.bytes.clone()).ok_or_else(missing)
+            }
+            Store::Legacy(legacy) => legacy.storages.get(&storage.key).cloned().ok_or_else(missing),
             Store::Zip(archive) => match located.remove(&storage.key) {
-                Some(found) => found?,
+                Some(found) => found,
                 None => {
                     let member = format!("{}/{}", self.folder(part), storage.key);
-                    archive.get(&member).ok_or_else(missing)?.section()?
+                    archive.get(&member).ok_or_else(missing)?.section()
                 }
             },
-        };
-        if section.len() != needed {
-            return Err(Error::malformed(format!(
-                "{} bytes are stored, the tensors in it say {needed}",
-                section.len()
-            ))
-            .hint("the file is damaged, or was made to mislead torch"));
         }
-        Ok(section)
     }
 
     pub(crate) fn verify(&self) -> Result<Verified> {

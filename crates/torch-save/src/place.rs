@@ -118,7 +118,7 @@ impl<'a> Placer<'a> {
         let container = u32::try_from(part).unwrap_or(u32::MAX);
         let of_part = self.storages.entry(part).or_default();
         if let Some((index, found)) = of_part.get(&storage.key) {
-            return (StorageId { container, index: *index }, found.clone());
+            return (StorageId { container, index: *index }, whole(found.clone(), storage));
         }
         let found = if storage.location == META {
             Ok(Section::from_bytes([], META))
@@ -131,8 +131,24 @@ impl<'a> Placer<'a> {
         let index = self.next;
         self.next += 1;
         of_part.insert(storage.key.clone(), (index, found.clone()));
-        (StorageId { container, index }, found)
+        (StorageId { container, index }, whole(found, storage))
     }
+}
+
+/// A storage that is as long as this reference to it says; others may say otherwise.
+fn whole(found: Result<Section>, storage: &StorageRef) -> Result<Section> {
+    let section = found?;
+    if storage.byte_len() == Some(section.len()) || storage.location == META {
+        return Ok(section);
+    }
+    Err(Error::malformed(format!(
+        "{} bytes are stored, the tensor says {} elements of {} bytes",
+        section.len(),
+        storage.numel,
+        storage.unit_bytes()
+    ))
+    .hint("the file is damaged, or was made to mislead torch")
+    .within(format_args!("storage {}", storage.key)))
 }
 
 /// torch counts pairs of 4-bit floats; here a shape counts elements.

@@ -49,7 +49,7 @@ fn geometry_that_cannot_be_fails_alone() {
         ErrorKind::Unsupported,
         "storage class torch.NoSuchStorage",
     );
-    check(vector("FloatStorage", "0", -1), Malformed, "no valid number");
+    check(tensor(storage("FloatStorage", "0", -1), 0, &[1], &[1]), Malformed, "no valid number");
     check(vector("DoubleStorage", "9", i64::MAX), Malformed, "storage 9");
     check(torch_utils("_rebuild_tensor_v2", &[text("x")]), Malformed, "1 arguments");
     check(

@@ -5,6 +5,8 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 use ckptkit_core::{Error, Limits, Result};
 
@@ -34,6 +36,7 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph, Failure> {
         sparse_memo: HashMap::new(),
         memo_len: 0,
         interned: HashMap::new(),
+        hasher: RandomState::new(),
         limits,
         needs: Cell::new(None),
         graph: Graph {
@@ -64,7 +67,9 @@ struct Machine<'l> {
     memo: Vec<u32>,
     sparse_memo: HashMap<u64, u32>,
     memo_len: u64,
-    interned: HashMap<(Vec<u8>, Vec<u8>), u32>,
+    /// From the hash of a global's name, or the next free number after it, to its number.
+    interned: HashMap<u64, u32>,
+    hasher: RandomState,
     limits: &'l Limits,
     /// How many bytes it would take to go on, once they have ended early.
     needs: Cell<Option<u64>>,
@@ -442,16 +447,23 @@ impl Machine<'_> {
         Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::Int))
     }
 
+    /// The number of a global; each is kept once.
     fn global(&mut self, module: Span, name: Span) -> Result<Repr> {
-        let key = (self.graph.slice(module).to_vec(), self.graph.slice(name).to_vec());
-        if std::str::from_utf8(&key.0).is_err() || std::str::from_utf8(&key.1).is_err() {
+        let spelled = (self.graph.slice(module), self.graph.slice(name));
+        let mut hash = self.hasher.hash_one(spelled);
+        while let Some(&index) = self.interned.get(&hash) {
+            let (module, name) = self.graph.globals[index as usize];
+            if (self.graph.slice(module), self.graph.slice(name)) == spelled {
+                return Ok(Repr::Global(index));
+            }
+            hash = hash.wrapping_add(1);
+        }
+        if std::str::from_utf8(spelled.0).is_err() || std::str::from_utf8(spelled.1).is_err() {
             return Err(Error::malformed("a global's name is not UTF-8"));
         }
-        let next = narrow(self.graph.globals.len());
-        let index = *self.interned.entry(key).or_insert(next);
-        if index == next {
-            self.graph.globals.push((module, name));
-        }
+        let index = narrow(self.graph.globals.len());
+        self.interned.insert(hash, index);
+        self.graph.globals.push((module, name));
         Ok(Repr::Global(index))
     }
 

@@ -87,7 +87,7 @@ fn push_code_point(c: u32, out: &mut Vec<u8>) -> Option<()> {
         out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
     } else if (0xD800..0xE000).contains(&c) {
         let low = |shift: u32| 0x80 | ((c >> shift) & 0x3F) as u8;
-        out.extend_from_slice(&[0xE0 | (c >> 12) as u8, low(6), low(0)]);
+        out.extend_from_slice(&[0xED, low(6), low(0)]);
     } else {
         return None;
     }

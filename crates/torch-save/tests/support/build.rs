@@ -8,11 +8,18 @@ pub fn text(s: &str) -> Vec<u8> {
     out
 }
 
-/// An integer (`LONG1`).
+/// An integer, in the shortest form as torch writes it.
 pub fn int(i: i64) -> Vec<u8> {
-    let mut out = vec![0x8a, 8];
-    out.extend_from_slice(&i.to_le_bytes());
-    out
+    if let Ok(i) = u8::try_from(i) {
+        return vec![b'K', i];
+    }
+    if let Ok(i) = u16::try_from(i) {
+        return [&b"M"[..], &i.to_le_bytes()].concat();
+    }
+    match i32::try_from(i) {
+        Ok(i) => [&b"J"[..], &i.to_le_bytes()].concat(),
+        Err(_) => [&b"\x8a\x08"[..], &i.to_le_bytes()].concat(),
+    }
 }
 
 pub fn float(f: f64) -> Vec<u8> {
