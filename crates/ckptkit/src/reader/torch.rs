@@ -108,6 +108,10 @@ impl Values for TorchValues {
 
     fn config(&self) -> Result<Option<Config>> {
         for key in CONFIG_KEYS {
+            // A look-up that finds nothing makes the whole root plain to say what is there.
+            if self.file.root().get(key).is_none() {
+                continue;
+            }
             match self.file.lookup(key) {
                 Ok(value) => {
                     return Ok(Some(Config {
