@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -126,10 +126,21 @@ impl Section {
                 return Err(Error::new(crate::ErrorKind::Io, "is a directory, expected a file")
                     .in_file(path));
             }
-            let name = path.display().to_string();
-            Ok(Section::new(Arc::new(FileSource { size: meta.len(), file, name })))
+            Section::from_file(file, path.display().to_string())
         }
         inner(path.as_ref())
+    }
+
+    /// The whole of a file that is open already, a temporary one without a name for instance;
+    /// `name` is what messages call it.
+    ///
+    /// # Errors
+    /// [`Io`](crate::ErrorKind::Io) when its size cannot be read.
+    pub fn from_file(file: File, name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let meta =
+            file.metadata().map_err(|e| Error::io("read the file's size", e).in_file(&name))?;
+        Ok(Self::new(Arc::new(FileSource { size: meta.len(), file, name })))
     }
 
     /// Opens a local file through a memory mapping, so that [`Section::as_slice`] gives its bytes
@@ -183,12 +194,6 @@ impl Section {
     #[must_use]
     pub fn name(&self) -> &str {
         self.source.name()
-    }
-
-    /// The path of the file behind it, as it was given, where there is one.
-    #[must_use]
-    pub fn path(&self) -> Option<PathBuf> {
-        self.source.file().map(|_| PathBuf::from(self.source.name()))
     }
 
     /// A window on `len` bytes from `offset` of this one.

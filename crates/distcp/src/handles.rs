@@ -129,8 +129,8 @@ mod tests {
             }
         }
         assert_eq!(handles.pool.open.lock().unwrap().len(), 3);
-        assert!(sections[1].path().is_some());
-        assert!(sections[2].path().is_none());
+        assert!(sections[1].source().file().is_some());
+        assert!(sections[2].source().file().is_none());
         assert!(sections[9].name().ends_with('9'));
     }
 }

@@ -6,9 +6,8 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::Arc;
 
-use ckptkit_core::{Error, ReadAt, Result, Section, SectionReader};
+use ckptkit_core::{Error, Result, Section, SectionReader};
 use flate2::bufread::GzDecoder;
 
 use crate::detect;
@@ -61,7 +60,7 @@ fn spill_inner(
         return Err(Error::malformed("decompresses to less than one tar header"));
     };
     let name = archive.name().to_owned();
-    Ok(Section::new(Arc::new(SpillFile { file, size: out.written, name })))
+    Section::from_file(file, name)
 }
 
 fn damaged(error: &io::Error) -> Error {
@@ -122,40 +121,4 @@ fn write(file: &mut File, bytes: &[u8]) -> Result<()> {
         Error::io("write the decompressed archive to a temporary file", e)
             .hint("free space there, or set TMPDIR to a larger disk")
     })
-}
-
-/// An open file without a name.
-struct SpillFile {
-    file: File,
-    size: u64,
-    name: String,
-}
-
-impl ReadAt for SpillFile {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    #[cfg(unix)]
-    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, offset)
-    }
-
-    #[cfg(windows)]
-    fn read_exact_at(&self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
-        while !out.is_empty() {
-            match std::os::windows::fs::FileExt::seek_read(&self.file, out, offset)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => {
-                    out = &mut out[n..];
-                    offset += n as u64;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
 }
