@@ -120,6 +120,16 @@ impl Value {
         }
     }
 
+    /// The pairs of a dict, or of an object whose plain form is one.
+    #[must_use]
+    pub fn into_pairs(self) -> Option<Vec<(Self, Self)>> {
+        match self {
+            Self::Dict(pairs) => Some(pairs),
+            Self::Object(object) => object.value?.into_pairs(),
+            _ => None,
+        }
+    }
+
     /// The value with every object replaced by its plain form, where it has one: an OmegaConf node
     /// or a namespace becomes a dict, a path becomes text. Tuples and sets stay what they are.
     #[must_use]

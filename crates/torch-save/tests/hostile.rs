@@ -50,7 +50,7 @@ fn geometry_that_cannot_be_fails_alone() {
         "storage class torch.NoSuchStorage",
     );
     check(tensor(storage("FloatStorage", "0", -1), 0, &[1], &[1]), Malformed, "no valid number");
-    check(vector("DoubleStorage", "9", i64::MAX), Malformed, "storage 9");
+    check(tensor(storage("DoubleStorage", "9", i64::MAX), 0, &[1], &[1]), Malformed, "storage 9");
     check(torch_utils("_rebuild_tensor_v2", &[text("x")]), Malformed, "1 arguments");
     check(
         torch_utils("_rebuild_tensor_v2", &[text("x"), int(0), ints(&[]), ints(&[])]),
