@@ -142,7 +142,10 @@ impl Checkpoint {
 
     fn open_inner(path: &Path, options: &OpenOptions) -> Result<Self> {
         let detected = Detected::of(path, options.mapped)?;
-        let opened = crate::reader::open(path, detected, options).map_err(|e| e.in_file(path))?;
+        let mut opened =
+            crate::reader::open(path, detected, options).map_err(|e| e.in_file(path))?;
+        let failures = std::mem::take(&mut opened.failures).into_iter();
+        opened.failures = failures.map(|(name, e)| (name, e.in_file(path))).collect();
         let by_name = opened
             .entries
             .iter()

@@ -33,7 +33,8 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
     let weights = archive.weights()?;
     let config = archive.config()?;
     let artifacts = archive
-        .artifacts()?
+        .artifacts()
+        .map_err(|e| e.within("model_config.yaml"))?
         .iter()
         .map(|a| Ok(Artifact { name: a.name().to_owned(), section: a.section()? }))
         .collect::<Result<_>>()?;
