@@ -84,3 +84,42 @@ fn check_group(group: &str, least: usize) {
 fn torch_files_hold_what_torch_says() {
     check_group("torch", 55);
 }
+
+#[test]
+fn lightning_files_hold_what_torch_says() {
+    check_group("lightning", 13);
+}
+
+/// The error of opening a file and reading all its tensors; of checking it where `verify` is wanted.
+fn first_error(path: &Path, verify: bool) -> Option<String> {
+    let file = match TorchFile::open(path) {
+        Ok(file) => file,
+        Err(e) => return Some(e.to_string()),
+    };
+    if let Some((_, e)) = file.failures().first() {
+        return Some(e.to_string());
+    }
+    let unreadable = file.tensors().iter().find_map(|e| e.tensor().read().err());
+    let error = unreadable.or_else(|| if verify { file.verify().err() } else { None });
+    error.map(|e| e.to_string())
+}
+
+#[test]
+fn hostile_files_are_refused() {
+    let files: Vec<_> = files("hostile")
+        .into_iter()
+        .filter(|(name, _)| name.ends_with(".pt") || name.ends_with(".ckpt"))
+        .collect();
+    assert!(files.len() >= 40, "{} files", files.len());
+    for (name, path) in files {
+        let manifest = path.with_file_name(format!("{name}.json"));
+        let manifest: Json = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+        assert_eq!(manifest["refuse"], true, "{name}");
+        let error = first_error(&path, manifest["by"] == "verify");
+        let error = error.unwrap_or_else(|| panic!("{name} was read: {}", manifest["note"]));
+        for words in manifest["mentions"].as_array().unwrap() {
+            let words = words.as_str().unwrap();
+            assert!(error.contains(words), "{name}: {words:?} is not in: {error}");
+        }
+    }
+}
