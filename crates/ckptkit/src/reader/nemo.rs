@@ -33,8 +33,7 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
     let weights = archive.weights()?;
     let config = archive.config()?;
     let artifacts = archive
-        .artifacts()
-        .map_err(|e| e.within("model_config.yaml"))?
+        .artifacts()?
         .iter()
         .map(|a| Ok(Artifact { name: a.name().to_owned(), section: a.section()? }))
         .collect::<Result<_>>()?;
