@@ -203,7 +203,8 @@ fn directory(path: &Path) -> Result<Format> {
     let sharded = path.join("sharded");
     let safetensors = any(&|n| {
         n.ends_with(".safetensors") || (n.contains(".safetensors.index") && n.ends_with(".json"))
-    }) || sharded.is_dir() && directory(&sharded).ok() == Some(Format::Safetensors);
+    }) || sharded.is_dir()
+        && directory(&sharded).ok() == Some(Format::Safetensors);
     // A safetensors directory made from an archive keeps a config that JSON cannot hold.
     let archive = has("model_config.yaml") && (has("model_weights.ckpt") || !safetensors);
     if archive

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use ckptkit_core::{EntryPath, Error, Result, ResultExt};
@@ -83,7 +84,11 @@ impl Walk<'_> {
             place: if meta.is_dir() {
                 Place::Directory
             } else {
-                Place::File { path: path.to_path_buf(), mapped: self.mapped }
+                Place::File {
+                    path: path.to_path_buf(),
+                    mapped: self.mapped,
+                    opened: Arc::default(),
+                }
             },
         });
         Ok(())

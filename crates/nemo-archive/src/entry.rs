@@ -1,6 +1,7 @@
 //! One member of an archive, wherever it lies.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{EntryPath, Error, Result, ResultExt, Section};
 
@@ -21,8 +22,9 @@ pub(crate) enum Place {
     Section(Section),
     File {
         path: PathBuf,
-        #[cfg_attr(not(feature = "mmap"), allow(dead_code))]
         mapped: bool,
+        /// Opened when it is first wanted, and only once.
+        opened: Arc<OnceLock<Section>>,
     },
 }
 
@@ -69,9 +71,13 @@ impl Entry {
                 Err(Error::invalid("is a directory, it has no bytes").within(self.place_name()))
             }
             Place::Section(section) => Ok(section.clone()),
-            #[cfg(feature = "mmap")]
-            Place::File { path, mapped: true } if self.size > 0 => Section::open_mapped(path),
-            Place::File { path, mapped: _ } => Section::open(path),
+            Place::File { path, mapped, opened } => {
+                if let Some(section) = opened.get() {
+                    return Ok(section.clone());
+                }
+                let section = open(path, *mapped && self.size > 0)?;
+                Ok(opened.get_or_init(|| section).clone())
+            }
         }
     }
 
@@ -86,4 +92,13 @@ impl Entry {
     pub(crate) fn place_name(&self) -> String {
         format!("member {}", self.path)
     }
+}
+
+fn open(path: &Path, mapped: bool) -> Result<Section> {
+    #[cfg(feature = "mmap")]
+    if mapped {
+        return Section::open_mapped(path);
+    }
+    let _ = mapped;
+    Section::open(path)
 }

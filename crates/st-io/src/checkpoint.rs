@@ -83,7 +83,7 @@ impl StCheckpoint {
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         fn inner(path: &Path, options: &OpenOptions) -> Result<StCheckpoint> {
             if !path.is_dir() {
-                return StCheckpoint::open_file(path, options);
+                return StCheckpoint::open_at(path, options.open(path)?, options);
             }
             let directory = Directory::scan(path, options)?;
             let mut notes = Vec::new();
@@ -95,7 +95,8 @@ impl StCheckpoint {
                 }
                 Found::Index(name) => {
                     let here = directory.clone();
-                    Form::Sharded(ShardedSt::from_index(here, &name, options, Vec::new())?)
+                    let index = directory.open(&name)?;
+                    Form::Sharded(ShardedSt::from_index(here, &name, &index, options, Vec::new())?)
                 }
                 Found::Numbered(names) => {
                     let here = directory.clone();
@@ -108,9 +109,13 @@ impl StCheckpoint {
         inner(path.as_ref(), options)
     }
 
-    fn open_file(path: &Path, options: &OpenOptions) -> Result<Self> {
+    /// Opens a file that is open already; `path` says where it lies, since an index names others
+    /// beside it.
+    ///
+    /// # Errors
+    /// As [`StCheckpoint::open`].
+    pub fn open_at(path: &Path, section: Section, options: &OpenOptions) -> Result<Self> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let section = options.open(path)?;
         // A header's length is never a brace: an index is what starts as JSON does.
         let is_index = index_group(name).is_some()
             || (!StFile::detect(&section)
@@ -119,7 +124,7 @@ impl StCheckpoint {
             let file = StFile::from_section_with(section, &options.limits)?;
             return Ok(Self::new(Form::File(file, Some(path.to_path_buf())), None, Vec::new()));
         }
-        let sharded = ShardedSt::open_index(path, options)?;
+        let sharded = ShardedSt::open_index(path, &section, options)?;
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         let directory = Directory::scan(parent.unwrap_or(Path::new(".")), options)?;
         Ok(Self::new(Form::Sharded(sharded), Some(directory), Vec::new()))

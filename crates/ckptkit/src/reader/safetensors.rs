@@ -31,13 +31,8 @@ pub(super) fn open_path(path: &Path, options: &OpenOptions) -> Result<Opened> {
     opened(StCheckpoint::open_with(path, &st_options(options))?)
 }
 
-/// A file that is open already, unless it is an index, which names others beside it.
 pub(super) fn open_file(path: &Path, section: Section, options: &OpenOptions) -> Result<Opened> {
-    let head = section.head::<1>()?;
-    if head.first().is_some_and(|b| *b == b'{' || b.is_ascii_whitespace()) {
-        return open_path(path, options);
-    }
-    opened(StCheckpoint::from_section(section)?)
+    opened(StCheckpoint::open_at(path, section, &st_options(options))?)
 }
 
 fn opened(checkpoint: StCheckpoint) -> Result<Opened> {

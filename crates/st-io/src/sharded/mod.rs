@@ -68,12 +68,15 @@ impl ShardedSt {
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         fn inner(path: &Path, options: &OpenOptions) -> Result<ShardedSt> {
             if !path.is_dir() {
-                return ShardedSt::open_index(path, options);
+                return ShardedSt::open_index(path, &options.open(path)?, options);
             }
             let directory = Directory::scan(path, options)?;
             let mut notes = Vec::new();
             match directory.choose(&mut notes)? {
-                Found::Index(name) => ShardedSt::from_index(directory, &name, options, notes),
+                Found::Index(name) => {
+                    let index = directory.open(&name)?;
+                    ShardedSt::from_index(directory, &name, &index, options, notes)
+                }
                 Found::Numbered(names) => {
                     ShardedSt::from_numbered(directory, &names, options, notes)
                 }
@@ -122,12 +125,13 @@ impl ShardedSt {
         Self::assemble(None, index, files, notes)
     }
 
-    pub(crate) fn open_index(path: &Path, options: &OpenOptions) -> Result<Self> {
+    /// The index at `path`, which is open already.
+    pub(crate) fn open_index(path: &Path, index: &Section, options: &OpenOptions) -> Result<Self> {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         let directory = Directory::scan(parent.unwrap_or(Path::new(".")), options)?;
         let name = path.file_name().and_then(|n| n.to_str()).filter(|n| directory.contains(n));
         match name {
-            Some(name) => Self::from_index(directory, name, options, Vec::new()),
+            Some(name) => Self::from_index(directory, name, index, options, Vec::new()),
             None => Err(Error::not_found("there is no such index").in_file(path)),
         }
     }
@@ -135,11 +139,12 @@ impl ShardedSt {
     pub(crate) fn from_index(
         directory: Directory,
         name: &str,
+        index: &Section,
         options: &OpenOptions,
         mut notes: Vec<String>,
     ) -> Result<Self> {
         let path = directory.path().join(name);
-        let index = Index::read(&directory.open(name)?, &options.limits)?;
+        let index = Index::read(index, &options.limits)?;
         check_present(&directory, &index.shards)?;
         let claimed: BTreeSet<&str> = index.shards.iter().map(String::as_str).collect();
         let extra: Vec<&str> = directory.tensor_files().filter(|n| !claimed.contains(n)).collect();
