@@ -1,4 +1,5 @@
 //! What the getters find, under the keys of every release, in pickles written by hand.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use ckptkit_core::{ErrorKind, Section};
 use lightning_ckpt::{LightningCkpt, Version};

@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
 #[path = "../tests/support/build.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs)]
+#[allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used)]
 mod build;
 
 use std::hint::black_box;

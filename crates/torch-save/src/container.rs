@@ -152,26 +152,31 @@ fn open_zip(section: &Section, limits: &Limits) -> Result<Opened> {
     let text = |name: &str| -> Result<Option<String>> {
         archive
             .get(name)
-            .map(|m| Ok(String::from_utf8_lossy(&m.section()?.read(1024)?).trim().to_owned()))
+            .map(|m| Ok(String::from_utf8_lossy(&m.section()?.read(1024)?).into_owned()))
             .transpose()
             .within(|| format!("member {name}"))
     };
-    if text("archive_format")?.as_deref() == Some("pt2") {
+    if text("archive_format")?.as_deref().map(str::trim) == Some("pt2") {
         return crate::export::open(section, archive, limits);
     }
     match text("version")? {
-        Some(version) => match version.parse::<u64>() {
+        Some(version) => match version.trim().parse::<u64>() {
             Ok(1..=10) => {}
             _ => {
                 return Err(Error::unsupported(format!(
-                    "file format version {version:?}; versions 1 to 10 are known"
+                    "file format version {:?}; versions 1 to 10 are known",
+                    version.trim()
                 ))
                 .within("member version"));
             }
         },
         None => notes.push("there is no member `version`, which every torch wants".into()),
     }
-    let big_endian = match text("byteorder")?.as_deref() {
+    let byte_order = text("byteorder")?;
+    if byte_order.as_ref().is_some_and(|order| order.trim() != order) {
+        notes.push("there are spaces around the byte order, which torch refuses".into());
+    }
+    let big_endian = match byte_order.as_deref().map(str::trim) {
         None | Some("little") => false,
         Some("big") => true,
         Some(other) => {

@@ -152,7 +152,7 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
                 .within(place())
                 .in_file(section.name())
         })?;
-        let len = count.checked_mul(storage.unit_bytes()).unwrap_or(u64::MAX);
+        let len = count.saturating_mul(storage.unit_bytes());
         let bytes = section.slice(at + 8, len).within(place)?;
         at += 8 + len;
         previous = len;

@@ -48,7 +48,7 @@ fn members(section: &Section) -> Result<HashMap<String, Section>> {
     let mut out = HashMap::new();
     let mut at = 0;
     while at + BLOCK <= section.len() && out.len() < 64 {
-        let mut header = [0; BLOCK as usize];
+        let mut header = [0; 512];
         section.read_at(at, &mut header)?;
         if header.iter().all(|&b| b == 0) {
             break;

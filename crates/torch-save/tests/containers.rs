@@ -1,4 +1,5 @@
 //! Every container around the same few tensors, and what is no container at all.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Files that were made to hurt: each costs what it weighs, and fails where it is wrong.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 

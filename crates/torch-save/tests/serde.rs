@@ -1,4 +1,5 @@
 //! Values into the caller's types.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![cfg(feature = "serde")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Every construction that torch has rebuilt tensors from, and the names that follow from the tree.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 
