@@ -1,5 +1,6 @@
 //! Values as Python prints them: for keys that are not text, and for messages.
 
+use crate::numpy::raw_bytes;
 use crate::pickle::{Kind, NodeRef, decimal};
 
 const MAX_DEPTH: usize = 8;
@@ -15,7 +16,7 @@ pub(crate) fn repr(node: NodeRef<'_>) -> String {
 /// Text of a key: the text itself where it is text, else as Python prints it.
 pub(crate) fn key(node: NodeRef<'_>) -> ckptkit_core::Key {
     match node.kind() {
-        Kind::Str(s) | Kind::Bytes(s) => ckptkit_core::Key::Str(lossy(s)),
+        Kind::Str(s) => ckptkit_core::Key::Str(lossy(s)),
         _ => ckptkit_core::Key::Other(repr(node)),
     }
 }
@@ -50,6 +51,25 @@ pub(crate) fn float(f: f64) -> String {
     format!("{f:?}")
 }
 
+/// Bytes as Python prints them.
+pub(crate) fn bytes(bytes: &[u8]) -> String {
+    let quote = if bytes.contains(&b'\'') && !bytes.contains(&b'"') { '"' } else { '\'' };
+    let mut out = format!("b{quote}");
+    for &b in bytes {
+        match b {
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            b'\'' if quote == '\'' => out.push_str("\\'"),
+            b' '..=b'~' => out.push(char::from(b)),
+            b => out.push_str(&format!("\\x{b:02x}")),
+        }
+    }
+    out.push(quote);
+    out
+}
+
 fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
     if depth > MAX_DEPTH || out.len() > MAX_LEN {
         out.push('…');
@@ -63,7 +83,7 @@ fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
         Kind::BigInt(b) => out.push_str(&decimal(b)),
         Kind::Float(f) => out.push_str(&float(f)),
         Kind::Str(s) => out.push_str(&format!("'{}'", lossy(s))),
-        Kind::Bytes(s) | Kind::ByteArray(s) => out.push_str(&format!("b'{}'", s.escape_ascii())),
+        Kind::Bytes(s) => out.push_str(&bytes(s)),
         Kind::Tuple(items) => {
             out.push('(');
             for (i, &item) in items.iter().enumerate() {
@@ -79,6 +99,10 @@ fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
         }
         Kind::Global(g) => out.push_str(&g.to_string()),
         Kind::FrozenSet(_) => out.push_str("frozenset(…)"),
+        // Below protocol 3 bytes are a call that makes them.
+        Kind::Reduce { .. } if raw_bytes(node).is_some() => {
+            out.push_str(&bytes(&raw_bytes(node).unwrap_or_default()));
+        }
         _ => match node.class() {
             Some(class) => out.push_str(&format!("<{class}>")),
             None => out.push_str("<object>"),
@@ -89,6 +113,13 @@ fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_print_as_in_python() {
+        // repr() of CPython 3.11.
+        assert_eq!(bytes(b"a'\n\x00\xff\\"), r#"b"a'\n\x00\xff\\""#);
+        assert_eq!(bytes(b"'\""), r#"b'\'"'"#);
+    }
 
     #[test]
     fn floats_print_as_in_python() {

@@ -63,7 +63,8 @@ impl Value {
             Self::Int(i) => i.to_string(),
             Self::BigInt(s) | Self::Str(s) | Self::Global(s) => s.clone(),
             Self::Float(f) => text::float(*f),
-            Self::Surrogates(b) | Self::Bytes(b) => text::lossy(b),
+            Self::Surrogates(b) => text::lossy(b),
+            Self::Bytes(b) => text::bytes(b),
             Self::Tuple(items) => {
                 let quoted = |v: &Self| match v {
                     Self::Str(s) => format!("'{s}'"),
