@@ -3,6 +3,8 @@
 //! Source of truth: CPython's `pickle.py` and `pickletools.py`. Every length is checked against
 //! the bytes that are left before anything is allocated for it.
 
+mod input;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -10,7 +12,6 @@ use std::hash::BuildHasher;
 
 use ckptkit_core::{Error, Limits, Result};
 
-use super::bigint;
 use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span};
 use super::text;
 
@@ -344,109 +345,6 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let bytes =
-            self.graph.heap[..self.end].get(self.at..self.at + N).and_then(|b| b.try_into().ok());
-        let bytes = bytes.ok_or_else(|| self.truncated(N as u64))?;
-        self.at += N;
-        Ok(bytes)
-    }
-
-    fn span(&mut self, len: u64) -> Result<Span> {
-        if len > (self.end - self.at) as u64 {
-            return Err(self.truncated(len));
-        }
-        let span = Span { start: narrow(self.at), len: narrow(usize::try_from(len).unwrap_or(0)) };
-        self.at += span.len as usize;
-        Ok(span)
-    }
-
-    fn sized<const N: usize>(&mut self, make: fn(Span) -> Repr) -> Result<Repr> {
-        let mut len = [0; 8];
-        len[..N].copy_from_slice(&self.take::<N>()?);
-        let span = self.span(u64::from_le_bytes(len))?;
-        Ok(make(span))
-    }
-
-    fn text<const N: usize>(&mut self) -> Result<Repr> {
-        let repr = self.sized::<N>(Repr::Str)?;
-        match repr {
-            Repr::Str(span) if !text::is_wtf8(self.graph.slice(span)) => {
-                Err(Error::malformed("text is not UTF-8"))
-            }
-            repr => Ok(repr),
-        }
-    }
-
-    fn line(&mut self) -> Result<Span> {
-        let rest = &self.graph.heap[self.at..self.end];
-        let len = rest
-            .iter()
-            .position(|&b| b == b'\n')
-            .ok_or_else(|| self.truncated(rest.len() as u64 + 1))?;
-        let span = self.span(len as u64)?;
-        self.at += 1;
-        Ok(match self.graph.slice(span) {
-            [.., b'\r'] => Span { len: span.len - 1, ..span },
-            _ => span,
-        })
-    }
-
-    fn decode(
-        &mut self,
-        line: Span,
-        decode: fn(&[u8], &mut Vec<u8>) -> Option<()>,
-        what: &str,
-    ) -> Result<Span> {
-        let mut out = Vec::new();
-        decode(self.graph.slice(line), &mut out)
-            .ok_or_else(|| Error::malformed(format!("{what} is not well-formed")))?;
-        self.append(&out)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Result<Span> {
-        let start = self.graph.heap.len();
-        if u32::try_from(start + bytes.len()).is_err() {
-            return Err(Error::limit("decoded text does not fit"));
-        }
-        self.graph.heap.extend_from_slice(bytes);
-        Ok(Span { start: narrow(start), len: narrow(bytes.len()) })
-    }
-
-    /// Python 2's `str`: text where it is UTF-8, bytes elsewhere.
-    fn python2_string(&self, span: Span) -> Repr {
-        if std::str::from_utf8(self.graph.slice(span)).is_ok() {
-            Repr::Str(span)
-        } else {
-            Repr::Bytes(span)
-        }
-    }
-
-    fn long(&mut self, len: u64) -> Result<Repr> {
-        let mut span = self.span(len)?;
-        span.len = narrow(bigint::significant(self.graph.slice(span)));
-        Ok(bigint::to_i64(self.graph.slice(span)).map_or(Repr::BigInt(span), Repr::Int))
-    }
-
-    fn number_text(&mut self, opcode: u8) -> Result<Repr> {
-        let line = self.line()?;
-        let text = std::str::from_utf8(self.graph.slice(line)).unwrap_or("").trim().to_owned();
-        let bad = || Error::malformed(format!("{text:?} is no number"));
-        match (opcode, text.as_str()) {
-            (b'I', "00") => return Ok(Repr::Bool(false)),
-            (b'I', "01") => return Ok(Repr::Bool(true)),
-            (b'F', t) => return t.parse().map(Repr::Float).map_err(|_| bad()),
-            _ => {}
-        }
-        let digits = text.strip_suffix('L').unwrap_or(&text);
-        if let Ok(i) = digits.parse() {
-            return Ok(Repr::Int(i));
-        }
-        let bytes = bigint::from_decimal(digits).ok_or_else(bad)?;
-        let span = self.append(&bytes)?;
-        Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::Int))
-    }
-
     /// The number of a global; each is kept once.
     fn global(&mut self, module: Span, name: Span) -> Result<Repr> {
         let spelled = (self.graph.slice(module), self.graph.slice(name));
@@ -604,15 +502,6 @@ impl Machine<'_> {
         graph.muts.shrink_to_fit();
         graph
     }
-
-    fn truncated(&self, wanted: u64) -> Error {
-        self.needs.set(Some((self.at as u64).saturating_add(wanted)));
-        let left = self.end - self.at;
-        Error::malformed(format!(
-            "the pickle ends early: {wanted} bytes are wanted, {left} are left"
-        ))
-        .hint("the file is cut short or damaged: copy it again")
-    }
 }
 
 fn underflow() -> Error {
@@ -622,122 +511,4 @@ fn underflow() -> Error {
 /// Everything numbered here is bounded by the pickle's length, which fits.
 fn narrow(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::graph::{Kind, Mut};
-    use super::*;
-
-    fn parse(bytes: &[u8]) -> Result<Graph> {
-        run(bytes.to_vec(), &Limits::default()).map_err(|(e, _)| e)
-    }
-
-    fn refused(bytes: &[u8]) -> String {
-        parse(bytes).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn protocol_0_text() {
-        // pickle.dumps({'a': [1, 2**70, True, None, 1.5]}, 0), as CPython 3.11 writes it.
-        let g = parse(b"(dp0\nVa\np1\n(lp2\nI1\naL1180591620717411303424L\naI01\naNaF1.5\nas.")
-            .unwrap();
-        let (key, list) = g.root().pairs()[0];
-        assert_eq!(key.as_str(), Some("a"));
-        let items = list.items();
-        assert_eq!(items[0].as_int(), Some(1));
-        assert!(
-            matches!(items[1].kind(), Kind::BigInt(b) if bigint::decimal(b) == "1180591620717411303424")
-        );
-        assert_eq!(items[2].kind(), Kind::Bool(true));
-        assert!(items[3].is_none());
-        assert_eq!(items[4].as_f64(), Some(1.5));
-    }
-
-    #[test]
-    fn sharing_and_cycles_survive() {
-        // l = []; l.append(l)
-        let g = parse(b"\x80\x02]q\x00h\x00a.").unwrap();
-        assert_eq!(g.root().items()[0].id(), g.root().id());
-    }
-
-    #[test]
-    fn calls_are_data() {
-        let g = parse(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00trueq\x00\x85R.").unwrap();
-        let (callable, args) = g.root().call().unwrap();
-        assert!(callable.as_global().unwrap().is("os", "system"));
-        assert_eq!(args[0].as_str(), Some("true"));
-        assert_eq!(g.globals().map(|g| g.to_string()).collect::<Vec<_>>(), ["os.system"]);
-    }
-
-    #[test]
-    fn python_equality_of_keys() {
-        // {1: 'a', True: 'b', 1.0: 'c', '1': 'd'} set one by one.
-        let g = parse(b"\x80\x02}(K\x01U\x01a\x88U\x01bG\x3f\xf0\0\0\0\0\0\0U\x01cU\x011U\x01du.")
-            .unwrap();
-        let pairs = g.root().pairs();
-        assert_eq!(pairs.len(), 2);
-        assert_eq!(pairs[0].0.kind(), Kind::Int(1));
-        assert_eq!(pairs[0].1.as_str(), Some("c"));
-    }
-
-    #[test]
-    fn mutations_of_any_object_are_kept() {
-        let g = parse(b"\x80\x02cm\nC\n)\x81K\x01aK\x02K\x03s}b.").unwrap();
-        let muts: Vec<_> = g.root().muts().collect();
-        assert!(matches!(muts[..], [Mut::Append(_), Mut::SetItems(_), Mut::Build(_)]));
-    }
-
-    #[test]
-    fn a_memo_bomb_costs_what_it_weighs() {
-        let mut b = b"\x80\x02K\x01q\x00".to_vec();
-        for i in 0..60 {
-            b.extend_from_slice(&[b'h', i, b'h', i, 0x86, b'q', i + 1]);
-        }
-        b.push(b'.');
-        assert_eq!(parse(&b).unwrap().len(), 61);
-    }
-
-    #[test]
-    fn refusals() {
-        for (bytes, words) in [
-            (&b""[..], "ends early"),
-            (b"\x80\x02", "ends early"),
-            (b"\x80\x02X\xff\xff\xff\x7fa.", "2147483647 bytes are wanted"),
-            (b"\x80\x02\x8b\xff\xff\xff\xff.", "an integer of -1 bytes"),
-            (b"\x80\x02h\x05.", "memo entry 5"),
-            (b"\x80\x02t.", "never begun"),
-            (b"\x80\x02(.", "empty stack"),
-            (b"\x80\x02R.", "empty stack"),
-            (b"\x80\x06N.", "protocol 6"),
-            (b"\x80\x02\x82\x01.", "EXT"),
-            (b"\x80\x05\x97.", "out-of-band"),
-            (b"hello world", "memo entry"),
-            (b"\xff", "no pickle opcode"),
-            (b"\x80\x02}(K\x01u.", "key without a value"),
-            (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "ends early"),
-        ] {
-            assert!(refused(bytes).contains(words), "{bytes:?}: {}", refused(bytes));
-        }
-    }
-
-    #[test]
-    fn depth_costs_no_stack() {
-        let mut b = b"\x80\x02".to_vec();
-        b.extend(std::iter::repeat_n(b')', 1));
-        b.extend(std::iter::repeat_n(0x85, 900_000));
-        b.push(b'.');
-        let g = parse(&b).unwrap();
-        assert_eq!(g.len(), 900_001);
-        drop(g);
-    }
-
-    #[test]
-    fn limits_hold() {
-        let mut limits = Limits::default();
-        limits.nodes = 3;
-        assert!(run(b"\x80\x02(NNNNt.".to_vec(), &limits).is_err());
-        limits.pickle_bytes = 2;
-        assert!(run(b"\x80\x02N.".to_vec(), &limits).is_err());
-    }
 }

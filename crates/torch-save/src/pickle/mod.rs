@@ -3,7 +3,11 @@
 mod bigint;
 mod graph;
 mod machine;
+mod node;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use bigint::decimal;
-pub use graph::{Global, Graph, Kind, Mut, NodeId, NodeRef};
+pub use graph::{Global, Graph, Kind, Mut, NodeId};
+pub use node::NodeRef;

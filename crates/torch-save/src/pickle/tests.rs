@@ -1,0 +1,119 @@
+//! The machine on pickles written by hand.
+
+use ckptkit_core::{Limits, Result};
+
+use super::bigint;
+use super::graph::{Graph, Kind, Mut};
+use super::machine::run;
+
+fn parse(bytes: &[u8]) -> Result<Graph> {
+    run(bytes.to_vec(), &Limits::default()).map_err(|(e, _)| e)
+}
+
+fn refused(bytes: &[u8]) -> String {
+    parse(bytes).unwrap_err().to_string()
+}
+
+#[test]
+fn protocol_0_text() {
+    // pickle.dumps({'a': [1, 2**70, True, None, 1.5]}, 0), as CPython 3.11 writes it.
+    let g =
+        parse(b"(dp0\nVa\np1\n(lp2\nI1\naL1180591620717411303424L\naI01\naNaF1.5\nas.").unwrap();
+    let (key, list) = g.root().pairs()[0];
+    assert_eq!(key.as_str(), Some("a"));
+    let items = list.items();
+    assert_eq!(items[0].as_int(), Some(1));
+    assert!(
+        matches!(items[1].kind(), Kind::BigInt(b) if bigint::decimal(b) == "1180591620717411303424")
+    );
+    assert_eq!(items[2].kind(), Kind::Bool(true));
+    assert!(items[3].is_none());
+    assert_eq!(items[4].as_f64(), Some(1.5));
+}
+
+#[test]
+fn sharing_and_cycles_survive() {
+    // l = []; l.append(l)
+    let g = parse(b"\x80\x02]q\x00h\x00a.").unwrap();
+    assert_eq!(g.root().items()[0].id(), g.root().id());
+}
+
+#[test]
+fn calls_are_data() {
+    let g = parse(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00trueq\x00\x85R.").unwrap();
+    let (callable, args) = g.root().call().unwrap();
+    assert!(callable.as_global().unwrap().is("os", "system"));
+    assert_eq!(args[0].as_str(), Some("true"));
+    assert_eq!(g.globals().map(|g| g.to_string()).collect::<Vec<_>>(), ["os.system"]);
+}
+
+#[test]
+fn python_equality_of_keys() {
+    // {1: 'a', True: 'b', 1.0: 'c', '1': 'd'} set one by one.
+    let g =
+        parse(b"\x80\x02}(K\x01U\x01a\x88U\x01bG\x3f\xf0\0\0\0\0\0\0U\x01cU\x011U\x01du.").unwrap();
+    let pairs = g.root().pairs();
+    assert_eq!(pairs.len(), 2);
+    assert_eq!(pairs[0].0.kind(), Kind::Int(1));
+    assert_eq!(pairs[0].1.as_str(), Some("c"));
+}
+
+#[test]
+fn mutations_of_any_object_are_kept() {
+    let g = parse(b"\x80\x02cm\nC\n)\x81K\x01aK\x02K\x03s}b.").unwrap();
+    let muts: Vec<_> = g.root().muts().collect();
+    assert!(matches!(muts[..], [Mut::Append(_), Mut::SetItems(_), Mut::Build(_)]));
+}
+
+#[test]
+fn a_memo_bomb_costs_what_it_weighs() {
+    let mut b = b"\x80\x02K\x01q\x00".to_vec();
+    for i in 0..60 {
+        b.extend_from_slice(&[b'h', i, b'h', i, 0x86, b'q', i + 1]);
+    }
+    b.push(b'.');
+    assert_eq!(parse(&b).unwrap().len(), 61);
+}
+
+#[test]
+fn refusals() {
+    for (bytes, words) in [
+        (&b""[..], "ends early"),
+        (b"\x80\x02", "ends early"),
+        (b"\x80\x02X\xff\xff\xff\x7fa.", "2147483647 bytes are wanted"),
+        (b"\x80\x02\x8b\xff\xff\xff\xff.", "an integer of -1 bytes"),
+        (b"\x80\x02h\x05.", "memo entry 5"),
+        (b"\x80\x02t.", "never begun"),
+        (b"\x80\x02(.", "empty stack"),
+        (b"\x80\x02R.", "empty stack"),
+        (b"\x80\x06N.", "protocol 6"),
+        (b"\x80\x02\x82\x01.", "EXT"),
+        (b"\x80\x05\x97.", "out-of-band"),
+        (b"hello world", "memo entry"),
+        (b"\xff", "no pickle opcode"),
+        (b"\x80\x02}(K\x01u.", "key without a value"),
+        (b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\xffN.", "ends early"),
+    ] {
+        assert!(refused(bytes).contains(words), "{bytes:?}: {}", refused(bytes));
+    }
+}
+
+#[test]
+fn depth_costs_no_stack() {
+    let mut b = b"\x80\x02".to_vec();
+    b.extend(std::iter::repeat_n(b')', 1));
+    b.extend(std::iter::repeat_n(0x85, 900_000));
+    b.push(b'.');
+    let g = parse(&b).unwrap();
+    assert_eq!(g.len(), 900_001);
+    drop(g);
+}
+
+#[test]
+fn limits_hold() {
+    let mut limits = Limits::default();
+    limits.nodes = 3;
+    assert!(run(b"\x80\x02(NNNNt.".to_vec(), &limits).is_err());
+    limits.pickle_bytes = 2;
+    assert!(run(b"\x80\x02N.".to_vec(), &limits).is_err());
+}
