@@ -187,24 +187,21 @@ impl Convert {
                 why: "not one of the model's weights".into(),
             });
         }
-        for (name, e) in checkpoint.failures() {
-            let wanted = weights.key.as_ref().is_none_or(|k| name.starts_with(&format!("{k}.")));
-            if wanted
-                && self
-                    .selection
-                    .leaves_out(
-                        name.strip_prefix(weights.key.as_deref().unwrap_or(""))
-                            .map_or(name, |n| n.trim_start_matches('.')),
-                    )
-                    .is_none()
-            {
-                return Err(e.clone());
+        for (full, e) in checkpoint.failures() {
+            let name = match &weights.key {
+                Some(key) => full.strip_prefix(key.as_str()).and_then(|n| n.strip_prefix('.')),
+                None => Some(full.as_str()),
+            };
+            match name {
+                Some(name) if self.selection.leaves_out(name).is_none() => {
+                    return Err(e.clone().hint(way_out(name)));
+                }
+                _ => report.left_out.push(LeftOut {
+                    path: full.clone(),
+                    kind: Kind::Tensor,
+                    why: e.message().to_owned(),
+                }),
             }
-            report.left_out.push(LeftOut {
-                path: name.clone(),
-                kind: Kind::Tensor,
-                why: e.message().to_owned(),
-            });
         }
         Ok(chosen)
     }
@@ -289,25 +286,31 @@ impl Convert {
     }
 }
 
+/// How to do without a tensor.
+fn way_out(name: &str) -> String {
+    format!("leave it out with --exclude '{}'", Glob::escape(name))
+}
+
 /// Whether the target can hold a tensor; if not, the error says the way out.
 fn writable(tensor: &Tensor) -> Result<()> {
-    let way_out = || format!("leave it out with --exclude '{}'", Glob::escape(tensor.name()));
     let place = format!("tensor {}", tensor.name());
     match tensor.bytes() {
         TensorBytes::None(why) => {
             return Err(Error::unsupported(format!("there are no bytes to write: {why}"))
                 .within(place)
-                .hint(way_out()));
+                .hint(way_out(tensor.name())));
         }
-        TensorBytes::Broken(e) => return Err(e.clone().within(place).hint(way_out())),
+        TensorBytes::Broken(e) => return Err(e.clone().within(place).hint(way_out(tensor.name()))),
         _ => {}
     }
     if tensor.dtype().safetensors_name().is_none() {
         return Err(Error::unsupported(format!("safetensors has no dtype {}", tensor.dtype()))
             .within(place)
-            .hint(way_out()));
+            .hint(way_out(tensor.name())));
     }
-    tensor.check_expansion(&ckptkit_core::Limits::default()).map_err(|e| e.hint(way_out()))
+    tensor
+        .check_expansion(&ckptkit_core::Limits::default())
+        .map_err(|e| e.hint(way_out(tensor.name())))
 }
 
 /// Everything else that the source has: values, and what a single file has no place for.
