@@ -59,7 +59,24 @@ pub struct CopyReport {
     pub bytes: u64,
 }
 
-pub(crate) fn write(
+impl Layout {
+    /// Writes the files beside `destination` and moves them there when all are complete.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when the destination is taken, those
+    /// of reading and writing, [`Cancelled`](crate::ErrorKind::Cancelled). The destination is then
+    /// as it was, and nothing is left beside it.
+    pub fn write(
+        &self,
+        destination: impl AsRef<Path>,
+        existing: Existing,
+        options: &CopyOptions<'_>,
+    ) -> Result<CopyReport> {
+        run(self, destination.as_ref(), existing, options)
+    }
+}
+
+fn run(
     layout: &Layout,
     destination: &Path,
     existing: Existing,

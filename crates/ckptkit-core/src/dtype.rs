@@ -194,6 +194,13 @@ impl Dtype {
         u64::try_from(bits.div_ceil(8)).ok()
     }
 
+    /// Whether `len` elements end where a byte ends: always, but for packed types.
+    #[must_use]
+    pub const fn fills_bytes(self, len: u64) -> bool {
+        let per_byte = 8 / gcd(self.bits(), 8);
+        len % per_byte as u64 == 0
+    }
+
     /// Bytes of the unit that a byte swap reverses: half an element for complex types.
     #[must_use]
     pub const fn swap_bytes(self) -> usize {
@@ -204,6 +211,10 @@ impl Dtype {
             _ => bytes,
         }
     }
+}
+
+const fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl fmt::Display for Dtype {
@@ -232,6 +243,9 @@ mod tests {
     fn packed_types_round_up() {
         assert_eq!(Dtype::F4.byte_len(3), Some(2));
         assert_eq!(Dtype::F6E2M3.byte_len(4), Some(3));
+        assert!(Dtype::F4.fills_bytes(2) && !Dtype::F4.fills_bytes(3));
+        assert!(Dtype::F6E2M3.fills_bytes(4) && !Dtype::F6E2M3.fills_bytes(2));
+        assert!(Dtype::F32.fills_bytes(u64::MAX));
         assert_eq!(Dtype::C128.byte_len(u64::MAX), None);
         assert_eq!(Dtype::C128.swap_bytes(), 8);
         assert_eq!(Dtype::Quint2x4.swap_bytes(), 1);

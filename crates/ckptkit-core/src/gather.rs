@@ -348,17 +348,12 @@ fn unit_shape(tensor: &Tensor) -> Vec<u64> {
         return shape;
     }
     match shape.last_mut() {
-        Some(last) if ends_with_a_byte(tensor.dtype(), *last) => {
+        Some(last) if tensor.dtype().fills_bytes(*last) => {
             *last = last_dim_units(tensor.dtype(), *last);
             shape
         }
         _ => vec![tensor.byte_len()],
     }
-}
-
-/// Whether `len` elements of a packed type fill whole bytes.
-pub(crate) fn ends_with_a_byte(dtype: Dtype, len: u64) -> bool {
-    len * u64::from(dtype.bits()) % 8 == 0
 }
 
 fn last_dim_units(dtype: Dtype, len: u64) -> u64 {

@@ -1,9 +1,5 @@
 //! Every byte of the output, before any is written.
 
-use std::path::Path;
-
-use crate::atomic::Existing;
-use crate::copy::{self, CopyOptions, CopyReport};
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -137,20 +133,5 @@ impl Layout {
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.files.iter().map(|(_, f)| f.len).sum()
-    }
-
-    /// Writes the files beside `destination` and moves them there when all are complete.
-    ///
-    /// # Errors
-    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when the destination is taken, those
-    /// of reading and writing, [`Cancelled`](crate::ErrorKind::Cancelled). The destination is then
-    /// as it was, and nothing is left beside it.
-    pub fn write(
-        &self,
-        destination: impl AsRef<Path>,
-        existing: Existing,
-        options: &CopyOptions<'_>,
-    ) -> Result<CopyReport> {
-        copy::write(self, destination.as_ref(), existing, options)
     }
 }

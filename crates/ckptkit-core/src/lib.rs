@@ -28,7 +28,7 @@
 //! `unsafe` is denied everywhere but in the module behind the feature `mmap`, which maps files on
 //! request. Bytes from a file never cause a panic, an endless loop, or an allocation larger than
 //! the file justifies; offsets are computed in checked arithmetic, bounds are in [`Limits`].
-#![cfg_attr(docsrs, feature(doc_auto_cfg))]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "sizes in tests are small"))]
 
 mod atomic;
 mod copy;
@@ -42,6 +42,7 @@ mod limits;
 mod mmap;
 mod path;
 mod progress;
+mod read;
 mod section;
 mod sequential;
 pub mod shape;

@@ -5,18 +5,31 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::section::ReadAt;
+use crate::section::{ReadAt, Section};
 
-pub(crate) struct MappedFile {
+impl Section {
+    /// Opens a local file through a memory mapping, so that [`Section::as_slice`] gives its bytes
+    /// without a copy. Only for files that nobody changes meanwhile: a file that is cut short
+    /// under a mapping ends the process.
+    ///
+    /// # Errors
+    /// As [`Section::open`].
+    pub fn open_mapped(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::new(Arc::new(MappedFile::open(path.as_ref())?)))
+    }
+}
+
+struct MappedFile {
     map: memmap2::Mmap,
     file: File,
     name: String,
 }
 
 impl MappedFile {
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path) -> Result<Self> {
         let fail = |doing: &str, e| Error::io(doing, e).in_file(path);
         let file = File::open(path).map_err(|e| fail("open the file", e))?;
         // SAFETY: the mapping is private to this value, read-only, and lives as long as every slice

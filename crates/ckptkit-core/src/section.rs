@@ -143,17 +143,6 @@ impl Section {
         Ok(Self::new(Arc::new(FileSource { size: meta.len(), file, name })))
     }
 
-    /// Opens a local file through a memory mapping, so that [`Section::as_slice`] gives its bytes
-    /// without a copy. Only for files that nobody changes meanwhile: a file that is cut short
-    /// under a mapping ends the process.
-    ///
-    /// # Errors
-    /// As [`Section::open`].
-    #[cfg(feature = "mmap")]
-    pub fn open_mapped(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self::new(Arc::new(crate::mmap::MappedFile::open(path.as_ref())?)))
-    }
-
     /// The whole of a source.
     #[must_use]
     pub fn new(source: Arc<dyn ReadAt>) -> Self {

@@ -1,12 +1,10 @@
 //! Lazy tensors: a name, a dtype, a shape and the address of the bytes.
 
 use std::borrow::Cow;
-use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, ResultExt};
-use crate::gather::{Gather, ends_with_a_byte};
 use crate::limits::Limits;
 use crate::section::Section;
 use crate::shape::{self, Region};
@@ -348,60 +346,6 @@ impl Tensor {
         }
         Ok(())
     }
-
-    /// All bytes: row-major, little-endian, contiguous. Allocates the whole tensor.
-    ///
-    /// # Errors
-    /// [`Io`](crate::ErrorKind::Io) and [`Malformed`](crate::ErrorKind::Malformed) from the source;
-    /// [`Unsupported`](crate::ErrorKind::Unsupported) where there are no bytes;
-    /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded) for an expand bomb.
-    pub fn read(&self) -> Result<Vec<u8>> {
-        // What cannot be read must not cost the memory that its shape claims.
-        let found = self.resolve()?;
-        if let TensorBytes::Broken(e) = found.bytes() {
-            return Err(e.clone().within(format_args!("tensor {}", self.name())));
-        }
-        found.check_expansion(&Limits::default())?;
-        let len = usize::try_from(self.byte_len())
-            .map_err(|_| Error::limit("the tensor is larger than this machine's memory can be"))?;
-        let mut out = Vec::new();
-        out.try_reserve_exact(len).map_err(|_| {
-            Error::limit(format!("no memory for {len} bytes"))
-                .within(format_args!("tensor {}", self.name()))
-        })?;
-        out.resize(len, 0);
-        self.read_into(0, &mut out)?;
-        Ok(out)
-    }
-
-    /// Fills `out` with the contiguous tensor's bytes from byte `start`; allocates at most a few
-    /// MiB, whatever the tensor's size.
-    ///
-    /// # Errors
-    /// As [`Tensor::read`]; [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when the range
-    /// leaves the tensor.
-    pub fn read_into(&self, start: u64, out: &mut [u8]) -> Result<()> {
-        Gather::default().read(self, start, out)
-    }
-
-    /// Writes all bytes to `to`, a few MiB at a time.
-    ///
-    /// # Errors
-    /// As [`Tensor::read`], and those of the writer.
-    pub fn copy_to(&self, to: &mut dyn Write) -> Result<()> {
-        self.check_expansion(&Limits::default())?;
-        let mut gather = Gather::default();
-        let mut buffer = vec![0; usize::try_from(self.byte_len().min(1 << 20)).unwrap_or(1 << 20)];
-        let mut at = 0;
-        while at < self.byte_len() {
-            let n = usize::try_from((self.byte_len() - at).min(buffer.len() as u64))
-                .unwrap_or(buffer.len());
-            gather.read(self, at, &mut buffer[..n])?;
-            to.write_all(&buffer[..n]).map_err(|e| Error::io("write tensor bytes", e))?;
-            at += n as u64;
-        }
-        Ok(())
-    }
 }
 
 impl std::fmt::Debug for Tensor {
@@ -431,7 +375,7 @@ fn check(info: &TensorInfo, bytes: TensorBytes) -> Result<TensorBytes> {
                         .all(|((&o, &s), &dim)| o.checked_add(s).is_some_and(|end| end <= dim));
                 let packed = info.dtype.element_bytes().is_none();
                 let whole_bytes =
-                    |dims: &[u64]| dims.last().is_some_and(|&n| ends_with_a_byte(info.dtype, n));
+                    |dims: &[u64]| dims.last().is_some_and(|&n| info.dtype.fills_bytes(n));
                 let parts = [&chunk.region.offsets, &chunk.region.sizes, &info.shape];
                 let fits = fits && (!packed || parts.iter().all(|dims| whole_bytes(dims)));
                 if !fits || chunk.tensor.dtype() != info.dtype {

@@ -3,108 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use ckptkit_core::{
-    Error, ErrorKind, Key, Limits, Result, Section, Tensor, TensorInfo, TensorSource,
-    no_such_tensor,
-};
+use ckptkit_core::{Error, Result, Tensor, TensorInfo, TensorSource, no_such_tensor};
 
 #[cfg(feature = "torch")]
 use crate::Value;
 use crate::format::{Detected, Format};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened};
 use crate::training::Training;
 use crate::weights::{self, Weights};
 
-/// A tensor of a checkpoint and where it stands.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    pub(crate) tensor: Tensor,
-    pub(crate) path: Vec<Key>,
-}
-
-impl Entry {
-    /// The tensor; its name is unique in the checkpoint.
-    #[must_use]
-    pub fn tensor(&self) -> &Tensor {
-        &self.tensor
-    }
-
-    /// The keys from the root to it.
-    #[must_use]
-    pub fn path(&self) -> &[Key] {
-        &self.path
-    }
-}
-
-/// A file that a checkpoint carries beside its tensors: a tokenizer, a word list.
-#[derive(Clone, Debug)]
-pub struct Artifact {
-    /// Its name in the checkpoint.
-    pub name: String,
-    /// Its bytes.
-    pub section: Section,
-}
-
-/// The configuration that a checkpoint carries.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
-    /// The name of the file or key that it came from: `model_config.yaml`, `config.json`,
-    /// `hyper_parameters`.
-    pub origin: String,
-    /// The values, of plain types.
-    #[cfg(feature = "torch")]
-    pub value: Value,
-    /// The text that it came from, where it was text.
-    pub text: Option<String>,
-}
-
-/// The values of a checkpoint that are no tensors; each format has its own way to hold them.
-pub(crate) trait Values: Send + Sync {
-    /// The value under a dotted path.
-    #[cfg(feature = "torch")]
-    fn lookup(&self, path: &str) -> Result<Value>;
-    /// The keys at the root under which anything stands that is no tensor.
-    fn top(&self) -> Vec<String>;
-    fn config(&self) -> Result<Option<Config>>;
-}
-
-/// What a format's reader found.
-pub(crate) struct Opened {
-    pub(crate) format: Format,
-    pub(crate) variant: String,
-    pub(crate) entries: Vec<Entry>,
-    /// Entries that are tensors but not even their shape is known.
-    pub(crate) failures: Vec<(String, Error)>,
-    pub(crate) notes: Vec<String>,
-    pub(crate) artifacts: Vec<Artifact>,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) shards: usize,
-    pub(crate) training: Option<Training>,
-    pub(crate) values: Box<dyn Values>,
-    /// How the model's weights are found.
-    pub(crate) weights: weights::Rule,
-    /// What wrote it, where the file says.
-    pub(crate) writer: Option<String>,
-}
-
-/// How a checkpoint is opened.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct OpenOptions {
-    /// The bounds that hold.
-    pub limits: Limits,
-    /// Map local files, so that [`Tensor::as_slice`] lends their bytes; only for files that nobody
-    /// changes meanwhile. Without the feature `mmap` it changes nothing.
-    pub mapped: bool,
-}
-
 impl OpenOptions {
-    /// The defaults.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Opens what a path holds.
     ///
     /// # Errors
@@ -133,8 +41,8 @@ impl Checkpoint {
     /// ```
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), [`Io`](ErrorKind::Io); [`Malformed`](ErrorKind::Malformed)
-    /// when it is no checkpoint or a damaged one; [`Unsupported`](ErrorKind::Unsupported) for a
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound), [`Io`](ckptkit_core::ErrorKind::Io); [`Malformed`](ckptkit_core::ErrorKind::Malformed)
+    /// when it is no checkpoint or a damaged one; [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for a
     /// format that this build leaves out.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         OpenOptions::default().open(path)
@@ -193,7 +101,7 @@ impl Checkpoint {
     /// Looks a tensor up by its name.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), with near names; for an entry that is malformed beyond
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound), with near names; for an entry that is malformed beyond
     /// having a shape, its error.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         if let Some(&i) = self.by_name.get(name) {
@@ -208,7 +116,7 @@ impl Checkpoint {
     /// The model's state dict, with its prefix removed: the same names in every format.
     ///
     /// # Errors
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) when no rule picks one, listing the
+    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when no rule picks one, listing the
     /// candidates for [`Checkpoint::weights_under`].
     pub fn weights(&self) -> Result<Weights> {
         weights::find(&self.opened, None).map_err(|e| e.in_file(&self.path))
@@ -218,7 +126,7 @@ impl Checkpoint {
     /// from their names.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) when there are none.
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound) when there are none.
     pub fn weights_under(&self, key: &str) -> Result<Weights> {
         weights::find(&self.opened, Some(key)).map_err(|e| e.in_file(&self.path))
     }
@@ -227,8 +135,8 @@ impl Checkpoint {
     /// path is the whole.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound);
-    /// [`LimitExceeded`](ErrorKind::LimitExceeded) for a value too large to be made plain at once.
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound);
+    /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for a value too large to be made plain at once.
     #[cfg(feature = "torch")]
     pub fn value(&self, path: &str) -> Result<Value> {
         self.opened.values.lookup(path).map_err(|e| e.in_file(&self.path))
@@ -243,7 +151,7 @@ impl Checkpoint {
     /// The configuration, where the format carries one.
     ///
     /// # Errors
-    /// [`Malformed`](ErrorKind::Malformed) when it cannot be parsed.
+    /// [`Malformed`](ckptkit_core::ErrorKind::Malformed) when it cannot be parsed.
     pub fn config(&self) -> Result<Option<Config>> {
         self.opened.values.config().map_err(|e| e.in_file(&self.path))
     }
@@ -306,10 +214,4 @@ impl std::fmt::Debug for Checkpoint {
             self.opened.entries.len()
         )
     }
-}
-
-/// The kind of error that look-ups of a path turn into the next place to look.
-#[cfg(feature = "torch")]
-pub(crate) fn is_absent(error: &Error) -> bool {
-    error.kind() == ErrorKind::NotFound
 }

@@ -53,9 +53,9 @@ impl Serialize for Json<'_> {
                 },
             ),
             Value::Str(text) => s.serialize_str(text),
-            Value::Surrogates(bytes) => typed(s, "str", &base64(bytes)),
-            Value::Bytes(bytes) => typed(s, "bytes", &base64(bytes)),
-            Value::ByteArray(bytes) => typed(s, "bytearray", &base64(bytes)),
+            Value::Surrogates(bytes) => typed(s, "str", base64(bytes)),
+            Value::Bytes(bytes) => typed(s, "bytes", base64(bytes)),
+            Value::ByteArray(bytes) => typed(s, "bytearray", base64(bytes)),
             Value::Complex(re, im) => {
                 typed(s, "complex", [Json(&Value::Float(*re)), Json(&Value::Float(*im))])
             }

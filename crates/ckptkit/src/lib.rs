@@ -69,12 +69,13 @@ mod format;
 mod inspect;
 #[cfg(feature = "torch")]
 mod json;
+mod opened;
 mod reader;
 mod select;
 mod training;
 mod weights;
 
-pub use checkpoint::{Artifact, Checkpoint, Config, Entry, OpenOptions};
+pub use checkpoint::Checkpoint;
 pub use ckptkit_core as core;
 pub use ckptkit_core::{
     CopyOptions, Dtype, Error, ErrorKind, Existing, Limits, Observer, Progress, Result, Section,
@@ -87,6 +88,7 @@ pub use format::Format;
 pub use inspect::{ArtifactSummary, Summary};
 #[cfg(feature = "torch")]
 pub use json::Json;
+pub use opened::{Artifact, Config, Entry, OpenOptions};
 pub use regex::Regex;
 pub use select::{Glob, Selection};
 #[cfg(feature = "torch")]

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ckptkit_core::{Error, Result};
 
-use crate::checkpoint::{OpenOptions, Opened};
 use crate::format::{Detected, Format};
+use crate::opened::{OpenOptions, Opened};
 
 #[cfg(feature = "distcp")]
 mod distributed;

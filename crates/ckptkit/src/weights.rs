@@ -2,7 +2,7 @@
 
 use ckptkit_core::{Error, Key, Result, Tensor, TensorBytes, join};
 
-use crate::checkpoint::{Entry, Opened};
+use crate::opened::{Entry, Opened, Rule};
 
 /// Under one of these keys people keep a model's state dict.
 const KEYS: [&str; 12] = [
@@ -19,22 +19,6 @@ const KEYS: [&str; 12] = [
     "weights",
     "generator",
 ];
-
-/// How a format's weights are found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Rule {
-    /// Every tensor is one.
-    Root,
-    /// Everything at the root, except under these keys and names with these beginnings.
-    RootExcept(Vec<String>),
-    /// Under this key.
-    Key(&'static str),
-    /// The general rule.
-    Search {
-        /// The root is an object (a pickled module), whose attributes are all its own.
-        object: bool,
-    },
-}
 
 /// The model's state dict.
 #[derive(Clone, Debug)]

@@ -7,9 +7,10 @@ use ckptkit_core::{EntryPath, Layout, OutputFile, Result, Segment};
 use super::report::{Kind, LeftOut};
 #[cfg(feature = "torch")]
 use crate::Value;
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::Checkpoint;
 #[cfg(feature = "torch")]
 use crate::json::Json;
+use crate::opened::Config;
 
 /// Adds `config.json` and the artifacts to a directory.
 pub(super) fn add(

@@ -7,10 +7,10 @@ use ckptkit_core::{Key, Result, Section, TensorSource};
 use distcp::DistCheckpoint;
 
 use crate::Value;
-use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 use crate::format::Format;
+use crate::opened::Rule;
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 use crate::training::Training;
-use crate::weights::Rule;
 
 /// Keys and beginnings of names that are never the model's: Megatron keeps all at the root.
 const NOT_WEIGHTS: [&str; 6] =

@@ -7,9 +7,9 @@ use ckptkit_core::{Error, Key, Result, Section, Tensor};
 use nemo_archive::{NemoArchive, Weights, WeightsLayout};
 
 use crate::Value;
-use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 use crate::format::Format;
-use crate::weights::Rule;
+use crate::opened::Rule;
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 
 /// Text of an artifact that is shown as a value.
 const MAX_TEXT_BYTES: u64 = 64 << 20;

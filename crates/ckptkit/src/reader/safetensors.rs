@@ -8,11 +8,11 @@ use st_io::StCheckpoint;
 
 #[cfg(feature = "torch")]
 use crate::Value;
-use crate::checkpoint::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 use crate::format::Format;
 #[cfg(feature = "torch")]
 use crate::json;
-use crate::weights::Rule;
+use crate::opened::Rule;
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Values};
 
 /// Bytes of a config that are worth reading.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;

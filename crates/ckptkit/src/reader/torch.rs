@@ -7,10 +7,10 @@ use torch_save::pickle::Kind;
 use torch_save::{Container, TorchFile};
 
 use crate::Value;
-use crate::checkpoint::{Config, Entry, OpenOptions, Opened, Values, is_absent};
 use crate::format::Format;
+use crate::opened::Rule;
+use crate::opened::{Config, Entry, OpenOptions, Opened, Values, is_absent};
 use crate::training::Training;
-use crate::weights::Rule;
 
 pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
     let file = torch_save::OpenOptions::default().limits(options.limits.clone()).open(section)?;

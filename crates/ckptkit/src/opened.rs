@@ -1,0 +1,124 @@
+//! What a format's reader finds: the same for every format.
+
+use std::collections::BTreeMap;
+
+use ckptkit_core::{Error, Key, Limits, Result, Section, Tensor};
+
+#[cfg(feature = "torch")]
+use crate::Value;
+use crate::format::Format;
+use crate::training::Training;
+
+/// How a checkpoint is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The bounds that hold.
+    pub limits: Limits,
+    /// Map local files, so that [`Tensor::as_slice`] lends their bytes; only for files that nobody
+    /// changes meanwhile. Without the feature `mmap` it changes nothing.
+    pub mapped: bool,
+}
+
+impl OpenOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// A tensor of a checkpoint and where it stands.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub(crate) tensor: Tensor,
+    pub(crate) path: Vec<Key>,
+}
+
+impl Entry {
+    /// The tensor; its name is unique in the checkpoint.
+    #[must_use]
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// The keys from the root to it.
+    #[must_use]
+    pub fn path(&self) -> &[Key] {
+        &self.path
+    }
+}
+
+/// A file that a checkpoint carries beside its tensors: a tokenizer, a word list.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Its bytes.
+    pub section: Section,
+}
+
+/// The configuration that a checkpoint carries.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The name of the file or key that it came from: `model_config.yaml`, `config.json`,
+    /// `hyper_parameters`.
+    pub origin: String,
+    /// The values, of plain types.
+    #[cfg(feature = "torch")]
+    pub value: Value,
+    /// The text that it came from, where it was text.
+    pub text: Option<String>,
+}
+
+/// The values of a checkpoint that are no tensors; each format has its own way to hold them.
+pub(crate) trait Values: Send + Sync {
+    /// The value under a dotted path.
+    #[cfg(feature = "torch")]
+    fn lookup(&self, path: &str) -> Result<Value>;
+    /// The keys at the root under which anything stands that is no tensor.
+    fn top(&self) -> Vec<String>;
+    fn config(&self) -> Result<Option<Config>>;
+}
+
+/// What a format's reader found.
+pub(crate) struct Opened {
+    pub(crate) format: Format,
+    pub(crate) variant: String,
+    pub(crate) entries: Vec<Entry>,
+    /// Entries that are tensors but not even their shape is known.
+    pub(crate) failures: Vec<(String, Error)>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) artifacts: Vec<Artifact>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) shards: usize,
+    pub(crate) training: Option<Training>,
+    pub(crate) values: Box<dyn Values>,
+    /// How the model's weights are found.
+    pub(crate) weights: Rule,
+    /// What wrote it, where the file says.
+    pub(crate) writer: Option<String>,
+}
+
+/// How a format's weights are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// Every tensor is one.
+    Root,
+    /// Everything at the root, except under these keys and names with these beginnings.
+    RootExcept(Vec<String>),
+    /// Under this key.
+    Key(&'static str),
+    /// The general rule.
+    Search {
+        /// The root is an object (a pickled module), whose attributes are all its own.
+        object: bool,
+    },
+}
+
+/// The kind of error that look-ups of a path turn into the next place to look.
+#[cfg(feature = "torch")]
+pub(crate) fn is_absent(error: &Error) -> bool {
+    error.kind() == ckptkit_core::ErrorKind::NotFound
+}
