@@ -7,7 +7,7 @@ mod build;
 
 use std::hint::black_box;
 
-use build::{global, object, pt, reduce, storage, storage_view, tensor};
+use build::{boolean, get, global, int, object, persid, pt, reduce, text, tuple};
 use ckptkit_core::{Section, TensorSource};
 use criterion::{Criterion, criterion_group, criterion_main};
 use torch_save::{Graph, TorchFile};
@@ -21,34 +21,49 @@ fn names() -> Vec<String> {
         .collect()
 }
 
-/// A state_dict of small tensors in the zip container.
-fn zip() -> (Vec<u8>, Vec<u8>) {
+/// What every tensor's construction repeats, in the memo, where torch has it as well.
+fn constants() -> Vec<u8> {
+    let constants = [
+        global("torch._utils", "_rebuild_tensor_v2"),
+        text("storage"),
+        global("torch", "FloatStorage"),
+        text("cpu"),
+        global("collections", "OrderedDict"),
+    ];
+    let put = |(i, c): (usize, &Vec<u8>)| build::put(u32::try_from(i).unwrap_or(0), c);
+    let puts: Vec<Vec<u8>> = constants.iter().enumerate().map(put).collect();
+    [&b"("[..], &puts.concat(), b"1"].concat()
+}
+
+fn tensor(key: &str, last: &[Vec<u8>]) -> Vec<u8> {
+    let mut id = vec![get(1), get(2), text(key), get(3), int(6)];
+    id.extend_from_slice(last);
+    let hooks = reduce(&get(4), &[]);
+    let size = tuple(&[int(2), int(3)]);
+    let stride = tuple(&[int(3), int(1)]);
+    reduce(&get(0), &[persid(&tuple(&id)), int(0), size, stride, boolean(false), hooks])
+}
+
+fn state_dict(keys: &[String], last: &[Vec<u8>]) -> Vec<u8> {
     let names = names();
+    let pairs: Vec<_> =
+        names.iter().zip(keys).map(|(n, k)| (n.as_str(), tensor(k, last))).collect();
+    [constants(), object(&pairs)].concat()
+}
+
+/// A state_dict of small tensors in the zip container, and its pickle.
+fn zip() -> (Vec<u8>, Vec<u8>) {
     let keys: Vec<String> = (0..TENSORS).map(|i| i.to_string()).collect();
-    let pairs: Vec<_> = names
-        .iter()
-        .zip(&keys)
-        .map(|(n, k)| (n.as_str(), tensor(storage("FloatStorage", k, 6), 0, &[2, 3], &[3, 1])))
-        .collect();
     let storages: Vec<_> = keys.iter().map(|k| (k.as_str(), vec![0; 24])).collect();
-    let object = object(&pairs);
+    let object = state_dict(&keys, &[]);
     (pt(&object, &storages), build::pickle(&object))
 }
 
 fn legacy() -> Vec<u8> {
-    let names = names();
     let keys: Vec<String> =
         (0..TENSORS).map(|i| format!("{}", 94_258_477_618_704 + 64 * i)).collect();
-    let pairs: Vec<_> = names
-        .iter()
-        .zip(&keys)
-        .map(|(n, k)| {
-            let storage = storage_view("FloatStorage", k, 6, build::none());
-            (n.as_str(), tensor(storage, 0, &[2, 3], &[3, 1]))
-        })
-        .collect();
     let storages: Vec<_> = keys.iter().map(|k| (k.as_str(), 6, vec![0; 24])).collect();
-    build::legacy(&object(&pairs), &storages)
+    build::legacy(&state_dict(&keys, &[build::none()]), &storages)
 }
 
 /// A file, so that reading costs what it costs.
