@@ -54,14 +54,15 @@ impl LightningCkpt {
         }
         Err(Error::unsupported(
             "this is no Lightning checkpoint: there is neither `pytorch-lightning_version` at its \
-             root, nor `state_dict` with `epoch` or `global_step`",
+             root, nor `state_dict` with `epoch` and `global_step`",
         )
         .hint("open it as what torch.save has written")
         .in_file(file.section().name()))
     }
 
     /// Whether a file is a Lightning checkpoint: a dict with `pytorch-lightning_version`, or, as
-    /// releases before 1.0 wrote it, with `state_dict` and one of `epoch` and `global_step`.
+    /// the first releases wrote it, with `state_dict`, `epoch` and `global_step`. Training scripts of
+    /// all kinds keep a `state_dict` and an `epoch`, so these two alone do not tell.
     #[must_use]
     pub fn detect(file: &TorchFile) -> bool {
         let root = file.root();
@@ -70,7 +71,7 @@ impl LightningCkpt {
         let has = |key| root.get(key).is_some();
         is_dict
             && (has(version::VERSION)
-                || has(version::STATE_DICT) && (has(version::EPOCH) || has(version::GLOBAL_STEP)))
+                || [version::STATE_DICT, version::EPOCH, version::GLOBAL_STEP].into_iter().all(has))
     }
 
     /// The file as torch sees it.

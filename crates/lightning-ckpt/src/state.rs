@@ -141,7 +141,7 @@ impl LightningCkpt {
     /// struct Hparams {
     ///     lr: f64,
     /// }
-    /// let bytes = b"(dVepoch\nI3\nsVstate_dict\n(dsVhyper_parameters\n(dVlr\nF0.001\nss.";
+    /// let bytes = b"(dVepoch\nI3\nsVglobal_step\nI9\nsVstate_dict\n(dsVhyper_parameters\n(dVlr\nF0.001\nss.";
     /// let section = ckptkit_core::Section::from_bytes(*bytes, "last.ckpt");
     /// let ckpt = lightning_ckpt::LightningCkpt::from_section(&section)?;
     /// assert_eq!(ckpt.hyper_parameters_as::<Hparams>()?.lr, 0.001);
