@@ -8,8 +8,7 @@ use distcp::DistCheckpoint;
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::Rule;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
 use crate::training::Training;
 
 /// Keys and beginnings of names that are never the model's: Megatron keeps all at the root.
@@ -72,8 +71,6 @@ fn context_root(checkpoint: &DistCheckpoint) -> Option<std::path::PathBuf> {
 /// From Lightning's `meta.pt`; optimizers are counted by the keys that hold their state.
 fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
     let meta = checkpoint.meta().ok().flatten()?;
-    let root = meta.root();
-    let int = |key: &str| root.get(key).and_then(|n| n.as_int());
     let optimizers: std::collections::BTreeSet<String> = checkpoint
         .paths()
         .filter_map(|p| match p.first() {
@@ -85,12 +82,7 @@ fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
             _ => None,
         })
         .collect();
-    Some(Training {
-        epoch: int("epoch"),
-        global_step: int("global_step"),
-        optimizers: optimizers.len(),
-        lr_schedulers: root.get("lr_schedulers").map_or(0, |n| n.items().len()),
-    })
+    Some(Training { optimizers: optimizers.len(), ..super::torch::training(&meta) })
 }
 
 struct DistValues {

@@ -8,8 +8,7 @@ use nemo_archive::{NemoArchive, Weights, WeightsLayout};
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::Rule;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
 
 /// Text of an artifact that is shown as a value.
 const MAX_TEXT_BYTES: u64 = 64 << 20;

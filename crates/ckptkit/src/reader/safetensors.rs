@@ -11,8 +11,7 @@ use crate::Value;
 use crate::format::Format;
 #[cfg(feature = "torch")]
 use crate::json;
-use crate::opened::Rule;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
 
 /// Bytes of a config that are worth reading.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;

@@ -8,8 +8,7 @@ use torch_save::{Container, TorchFile};
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::Rule;
-use crate::opened::{Config, Entry, OpenOptions, Opened, Values, is_absent};
+use crate::opened::{Config, Entry, OpenOptions, Opened, Rule, Values, is_absent};
 use crate::training::Training;
 
 pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
@@ -45,12 +44,12 @@ pub(super) fn entries(file: &TorchFile) -> Vec<Entry> {
         .collect()
 }
 
-/// The root is a dict with what only Lightning writes.
+/// A build without Lightning's crate sees its files as what torch.save has written.
 fn is_lightning(file: &TorchFile) -> bool {
-    let root = file.root();
-    let has = |key: &str| root.get(key).is_some();
-    has("pytorch-lightning_version")
-        || (has("state_dict") && has("global_step") && (has("epoch") || has("optimizer_states")))
+    #[cfg(feature = "lightning")]
+    return lightning_ckpt::LightningCkpt::detect(file);
+    #[cfg(not(feature = "lightning"))]
+    false
 }
 
 fn rule(file: &TorchFile, lightning: bool) -> Rule {
@@ -68,7 +67,8 @@ fn rule(file: &TorchFile, lightning: bool) -> Rule {
     Rule::Search { object }
 }
 
-fn training(file: &TorchFile) -> Training {
+/// What the keys at the root say of the run; optimizers are where a single file keeps them.
+pub(super) fn training(file: &TorchFile) -> Training {
     let root = file.root();
     let int = |key: &str| root.get(key).and_then(|n| n.as_int());
     let count = |key: &str| root.get(key).map_or(0, |n| n.items().len());
