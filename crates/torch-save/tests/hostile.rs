@@ -219,6 +219,14 @@ fn text_that_is_none() {
     assert_eq!(file.value(file.root()).unwrap(), Value::Surrogates(vec![0xED, 0xA0, 0x80]));
 }
 
+#[test]
+fn empty_text_of_protocol_0_before_other_bytes() {
+    assert!(refused(b"V\n.more".to_vec()).contains("no pickle"));
+    let file = open([&pickle(&list(&[b"V\n".to_vec(), b"L0L\n".to_vec()]))[..], b"more"].concat());
+    let items = vec![Value::Str(String::new()), Value::Int(0)];
+    assert_eq!(file.value(file.root()).unwrap(), Value::List(items));
+}
+
 /// Everything that can be asked of a file.
 fn exercise(file: &TorchFile) -> Vec<(String, Option<Vec<u8>>)> {
     let _ = file.value(file.root());

@@ -284,7 +284,8 @@ impl Graph {
     }
 
     pub(super) fn slice(&self, span: Span) -> &[u8] {
-        &self.heap[span.start as usize..span.start as usize + span.len as usize]
+        let start = span.start as usize;
+        self.heap.get(start..start + span.len as usize).unwrap_or_default()
     }
 
     pub(super) fn ids(&self, start: u32, len: u32) -> &[NodeId] {

@@ -68,6 +68,10 @@ impl Machine<'_> {
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<Span> {
+        if bytes.is_empty() {
+            // Not where the heap ends: that may be cut off when the pickle is done.
+            return Ok(Span { start: 0, len: 0 });
+        }
         let start = self.graph.heap.len();
         if u32::try_from(start + bytes.len()).is_err() {
             return Err(Error::limit("decoded text does not fit"));
