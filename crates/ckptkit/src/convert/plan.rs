@@ -1,6 +1,6 @@
 //! From a checkpoint and wishes to a layout.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ckptkit_core::{CopyOptions, Error, Existing, Layout, Result, Tensor, TensorBytes};
@@ -178,8 +178,7 @@ impl Convert {
                 ),
             ));
         }
-        let taken: std::collections::HashSet<&str> =
-            weights.full_names.iter().map(String::as_str).collect();
+        let taken: HashSet<&str> = weights.full_names.iter().map(String::as_str).collect();
         for tensor in checkpoint.tensors().filter(|t| !taken.contains(t.name())) {
             report.left_out.push(LeftOut {
                 path: tensor.name().to_owned(),
@@ -374,7 +373,7 @@ impl Plan {
     /// something else than a checkpoint.
     pub fn write(&self, existing: Existing, options: &CopyOptions<'_>) -> Result<Report> {
         if existing == Existing::Replace && self.layout.is_directory() {
-            nothing_foreign(&self.destination)?;
+            nothing_foreign(&self.destination, &self.layout)?;
         }
         self.layout.write(&self.destination, existing, options)?;
         Ok(self.report.clone())
@@ -430,17 +429,14 @@ fn compare(source: &Tensor, written: &Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to replace a directory with anything in it that no checkpoint has.
-fn nothing_foreign(directory: &Path) -> Result<()> {
-    if !directory.is_dir() {
+/// Refuses to replace a directory with anything in it that no checkpoint has. What a reader takes
+/// for an artifact proves nothing: that is every file beside the tensors.
+fn nothing_foreign(directory: &Path, layout: &Layout) -> Result<()> {
+    let files = below(directory)?;
+    if files.is_empty() {
         return Ok(());
     }
-    let io = |e| Error::io("list the directory", e).in_file(directory);
-    let mut entries = std::fs::read_dir(directory).map_err(io)?.peekable();
-    if entries.peek().is_none() {
-        return Ok(());
-    }
-    let checkpoint = Checkpoint::open(directory).map_err(|e| {
+    Checkpoint::open(directory).map_err(|e| {
         Error::denied(format!(
             "the directory is not replaced, since it holds no checkpoint ({})",
             e.message()
@@ -448,25 +444,65 @@ fn nothing_foreign(directory: &Path) -> Result<()> {
         .in_file(directory)
         .hint("choose another destination")
     })?;
-    let known: Vec<String> = checkpoint.artifacts().iter().map(|a| a.name.clone()).collect();
-    for entry in entries {
-        let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-        let part = name.ends_with(".safetensors")
-            || name.ends_with(".json")
-            || name.ends_with(".distcp")
-            || name.ends_with(".metadata")
-            || matches!(
-                name.as_str(),
-                "model_config.yaml" | "model_weights.ckpt" | "meta.pt" | "common.pt" | "README.md"
-            )
-            || known.iter().any(|k| *k == name || k.starts_with(&format!("{name}/")));
-        if !part {
-            return Err(Error::denied(format!(
-                "the directory is not replaced, since {name} in it belongs to no checkpoint"
-            ))
-            .in_file(directory)
-            .hint("move it away, or choose another destination"));
+    let written: HashSet<&str> =
+        layout.files().filter_map(|(path, _)| path.map(|p| p.as_str())).collect();
+    match files.iter().find(|name| !belongs(name) && !written.contains(name.as_str())) {
+        None => Ok(()),
+        Some(name) => Err(Error::denied(format!(
+            "the directory is not replaced, since {name} in it belongs to no checkpoint"
+        ))
+        .in_file(directory)
+        .hint("move it away, or choose another destination")),
+    }
+}
+
+/// Every file below a directory, by its path from there, `/` between parts; a link is a file.
+fn below(directory: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut pending = vec![(directory.to_path_buf(), String::new())];
+    while let Some((at, prefix)) = pending.pop() {
+        if prefix.is_empty() && !at.is_dir() {
+            break;
+        }
+        let io = |e| Error::io("list the directory", e).in_file(&at);
+        for entry in std::fs::read_dir(&at).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            if entry.file_type().map_err(io)?.is_dir() {
+                pending.push((entry.path(), name + "/"));
+            } else {
+                found.push(name);
+            }
         }
     }
-    Ok(())
+    Ok(found)
+}
+
+/// Whether a file of this name is one that writers of checkpoints put there.
+fn belongs(path: &str) -> bool {
+    const SUFFIXES: [&str; 8] = [
+        ".safetensors",
+        ".json",
+        ".distcp",
+        ".metadata",
+        ".model",
+        ".vocab",
+        ".jinja",
+        ".tiktoken",
+    ];
+    const NAMES: [&str; 7] = [
+        "model_config.yaml",
+        "model_weights.ckpt",
+        "meta.pt",
+        "common.pt",
+        "README.md",
+        "vocab.txt",
+        "merges.txt",
+    ];
+    let name = path.rsplit('/').next().unwrap_or(path);
+    // NeMo puts 32 hexadecimal digits before the name of an artifact.
+    let nemo = name
+        .split_once('_')
+        .is_some_and(|(id, _)| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
+    nemo || NAMES.contains(&name) || SUFFIXES.iter().any(|s| name.ends_with(s))
 }
