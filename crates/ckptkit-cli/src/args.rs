@@ -34,6 +34,8 @@ pub(crate) enum Verb {
     Convert(Convert),
     /// Completions for a shell, on stdout
     Completions(Completions),
+    /// The manual page, on stdout
+    Man,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,6 @@
 //! Numbers out of tensor bytes.
 
-use ckptkit::{Dtype, Result, Tensor};
+use ckptkit::{Dtype, Result, Tensor, Value};
 use serde::Serialize;
 
 /// Bytes read at a time: a multiple of every element's size.
@@ -18,18 +18,38 @@ pub(crate) struct Statistics {
     pub(crate) std: f64,
 }
 
-/// Whether elements of the type are single numbers of whole bytes.
+/// Whether elements of the type are shown: whole bytes, and a number or a pair of numbers each.
+pub(crate) fn is_shown(dtype: Dtype) -> bool {
+    value(dtype, &[0; 16]).is_some()
+}
+
+/// Whether there are statistics: elements are single numbers.
 pub(crate) fn is_numeric(dtype: Dtype) -> bool {
     number(dtype, &[0; 16]).is_some()
 }
 
 /// The first `n` elements, row-major.
-pub(crate) fn first(tensor: &Tensor, n: u64) -> Result<Vec<f64>> {
+pub(crate) fn first(tensor: &Tensor, n: u64) -> Result<Vec<Value>> {
     let size = element_bytes(tensor.dtype());
     let count = tensor.info().numel().min(n);
     let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * size];
     tensor.read_into(0, &mut bytes)?;
-    Ok(bytes.chunks_exact(size).filter_map(|e| number(tensor.dtype(), e)).collect())
+    Ok(bytes.chunks_exact(size).filter_map(|e| value(tensor.dtype(), e)).collect())
+}
+
+/// An element for people: a float in the fewest digits that tell it from its neighbours.
+#[allow(clippy::cast_possible_truncation, reason = "the value was a narrow float")]
+pub(crate) fn text(dtype: Dtype, element: &Value) -> String {
+    let float = |f: f64| if dtype == Dtype::F64 { f.to_string() } else { (f as f32).to_string() };
+    match element {
+        Value::Bool(b) => b.to_string(),
+        Value::Int(i) => i.to_string(),
+        Value::BigInt(digits) => digits.clone(),
+        Value::Float(f) => float(*f),
+        Value::Complex(re, im) if dtype == Dtype::C128 => format!("{re}{im:+}j"),
+        Value::Complex(re, im) => format!("{}{:+}j", *re as f32, *im as f32),
+        other => format!("{other:?}"),
+    }
 }
 
 /// Reads the whole tensor, a block at a time.
@@ -72,7 +92,51 @@ fn element_bytes(dtype: Dtype) -> usize {
     dtype.element_bytes().and_then(|n| usize::try_from(n).ok()).unwrap_or(1)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "shown, not computed with")]
+/// An element as it is, integers exactly.
+fn value(dtype: Dtype, e: &[u8]) -> Option<Value> {
+    let half = e.len() / 2;
+    let pair = |part: Dtype| {
+        let (re, im) = e.split_at_checked(half)?;
+        Some(Value::Complex(number(part, re)?, number(part, im)?))
+    };
+    Some(match dtype {
+        Dtype::Bool => Value::Bool(e[0] != 0),
+        Dtype::I64 => Value::Int(i64::from_le_bytes(e[..8].try_into().ok()?)),
+        Dtype::U64 => {
+            let n = u64::from_le_bytes(e[..8].try_into().ok()?);
+            i64::try_from(n).map_or_else(|_| Value::BigInt(n.to_string()), Value::Int)
+        }
+        Dtype::C32 => return pair(Dtype::F16),
+        Dtype::C64 => return pair(Dtype::F32),
+        Dtype::C128 => return pair(Dtype::F64),
+        _ => {
+            let n = number(dtype, e)?;
+            if is_integer(dtype) { Value::Int(integral(n)) } else { Value::Float(n) }
+        }
+    })
+}
+
+fn is_integer(dtype: Dtype) -> bool {
+    matches!(
+        dtype,
+        Dtype::I8
+            | Dtype::U8
+            | Dtype::I16
+            | Dtype::U16
+            | Dtype::I32
+            | Dtype::U32
+            | Dtype::Qint8
+            | Dtype::Quint8
+            | Dtype::Qint32
+    )
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "it was an integer of at most 32 bits")]
+fn integral(n: f64) -> i64 {
+    n as i64
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for statistics, which are approximate")]
 fn number(dtype: Dtype, e: &[u8]) -> Option<f64> {
     Some(match dtype {
         Dtype::F64 => f64::from_le_bytes(e[..8].try_into().ok()?),
@@ -84,6 +148,12 @@ fn number(dtype: Dtype, e: &[u8]) -> Option<f64> {
             0x7F => f64::NAN,
             _ => finite_float(u32::from(e[0]), 4, 3),
         },
+        // What would be minus zero is the one NaN, and exponents are one lower.
+        Dtype::F8E4M3Fnuz | Dtype::F8E5M2Fnuz if e[0] == 0x80 => f64::NAN,
+        Dtype::F8E4M3Fnuz => finite_float(u32::from(e[0]), 4, 3) / 2.0,
+        Dtype::F8E5M2Fnuz => finite_float(u32::from(e[0]), 5, 2) / 2.0,
+        Dtype::F8E8M0 if e[0] == 0xFF => f64::NAN,
+        Dtype::F8E8M0 => 2_f64.powi(i32::from(e[0]) - 127),
         Dtype::I64 => i64::from_le_bytes(e[..8].try_into().ok()?) as f64,
         Dtype::U64 => u64::from_le_bytes(e[..8].try_into().ok()?) as f64,
         Dtype::I32 | Dtype::Qint32 => f64::from(i32::from_le_bytes(e[..4].try_into().ok()?)),
@@ -109,7 +179,7 @@ fn small_float(bits: u32, exponent: u32, fraction: u32) -> f64 {
 
 fn finite_float(bits: u32, exponent: u32, fraction: u32) -> f64 {
     let sign = if bits >> (exponent + fraction) & 1 == 1 { -1.0 } else { 1.0 };
-    let e = (bits >> fraction & ((1 << exponent) - 1)).cast_signed();
+    let e = i32::try_from(bits >> fraction & ((1 << exponent) - 1)).unwrap_or_default();
     let f = f64::from(bits & ((1 << fraction) - 1)) / f64::from(1_u32 << fraction);
     let bias = (1 << (exponent - 1)) - 1;
     let (significand, power) = if e == 0 { (f, 1 - bias) } else { (1.0 + f, e - bias) };
@@ -131,5 +201,22 @@ mod tests {
         assert_eq!(number(Dtype::F8E4M3, &[0x3C]), Some(1.5));
         assert_eq!(number(Dtype::F8E4M3, &[0x7E]), Some(448.0));
         assert!(number(Dtype::F8E4M3, &[0xFF]).is_some_and(f64::is_nan));
+        assert_eq!(number(Dtype::F8E4M3Fnuz, &[0x44]), Some(1.5));
+        assert_eq!(number(Dtype::F8E5M2Fnuz, &[0x42]), Some(1.5));
+        assert!(number(Dtype::F8E5M2Fnuz, &[0x80]).is_some_and(f64::is_nan));
+        assert_eq!(number(Dtype::F8E8M0, &[0x80]), Some(2.0));
+    }
+
+    #[test]
+    fn integers_are_exact_and_floats_short() {
+        let big = u64::MAX.to_le_bytes();
+        assert_eq!(value(Dtype::U64, &big), Some(Value::BigInt("18446744073709551615".into())));
+        assert_eq!(value(Dtype::I64, &big), Some(Value::Int(-1)));
+        assert_eq!(value(Dtype::I8, &[0x80]), Some(Value::Int(-128)));
+        let tenth = value(Dtype::F32, &0.1_f32.to_le_bytes()).unwrap();
+        assert_eq!(text(Dtype::F32, &tenth), "0.1");
+        let pair = [1.5_f32.to_le_bytes(), (-0.1_f32).to_le_bytes()].concat();
+        assert_eq!(text(Dtype::C64, &value(Dtype::C64, &pair).unwrap()), "1.5-0.1j");
+        assert!(is_shown(Dtype::C64) && !is_numeric(Dtype::C64) && !is_shown(Dtype::F4));
     }
 }

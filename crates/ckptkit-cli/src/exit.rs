@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use ckptkit::Error;
 
+use crate::table::plain;
+
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -54,9 +56,9 @@ pub(crate) fn report(failure: &Failure) {
     }
 }
 
-/// A line on stderr; nobody can be told when that fails.
+/// A line on stderr, which may hold text from a file; nobody can be told when that fails.
 pub(crate) fn warn(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", plain(line));
 }
 
 /// What every verb gives.

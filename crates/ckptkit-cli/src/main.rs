@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Verb::Digest(v) => verbs::digest::run(&v, args.quiet),
         Verb::Convert(v) => verbs::convert::run(&v, args.quiet),
         Verb::Completions(v) => verbs::completions::run(&v),
+        Verb::Man => verbs::man::run(),
     };
     match done {
         Ok(exit) => exit.into(),

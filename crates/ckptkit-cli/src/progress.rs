@@ -15,8 +15,13 @@ pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
     pub(crate) fn new(doing: &'static str, total: u64, quiet: bool) -> Self {
-        // Only the first handler of a process counts; there is one bar at a time.
-        let _ = ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed));
+        // Only the first handler of a process counts; there is one bar at a time. Whoever asks
+        // twice will not wait.
+        let _ = ctrlc::set_handler(|| {
+            if STOPPED.swap(true, Ordering::Relaxed) {
+                std::process::exit(2);
+            }
+        });
         let target =
             if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(total), target);

@@ -5,6 +5,7 @@ pub(crate) mod convert;
 pub(crate) mod digest;
 pub(crate) mod inspect;
 pub(crate) mod ls;
+pub(crate) mod man;
 pub(crate) mod show;
 
 use std::io::{self, Write};

@@ -1,24 +1,32 @@
 //! `ckptkit convert`.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 
 use ckptkit::safetensors::parse_size;
 use ckptkit::{
-    Aliases, Checkpoint, CopyOptions, Existing, Glob, Kind, LeftOut, Report, Selection, Target,
+    Aliases, Checkpoint, CopyOptions, Error, Existing, Glob, Kind, LeftOut, Report, Selection,
+    Target,
 };
 
 use super::print_json;
 use crate::args::{AliasPolicy, Convert, Order, To};
 use crate::exit::{Exit, Failure, Run};
 use crate::progress::Bar;
-use crate::table::{bytes, grouped, plain};
+use crate::table::{bytes, count, grouped, plain};
 
 /// Things left out that are named one by one.
 const NAMED: usize = 4;
+/// Of a longer name, both ends are shown.
+const NAME_CHARS: usize = 64;
 
 pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
     let wish = wish(args)?;
+    if !args.overwrite {
+        free(&args.dst)?;
+    }
     let checkpoint = Checkpoint::open(&args.src)?;
     let plan = wish.plan(&checkpoint, &args.dst)?;
     let report = if args.dry_run {
@@ -42,6 +50,18 @@ pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
         print(&report, args.dry_run)?;
     }
     Ok(Exit::Done)
+}
+
+/// Refuses a destination that is taken, before anything is read.
+fn free(dst: &Path) -> Result<(), Failure> {
+    let Ok(meta) = fs::symlink_metadata(dst) else { return Ok(()) };
+    if meta.is_dir() && fs::read_dir(dst).is_ok_and(|mut entries| entries.next().is_none()) {
+        return Ok(());
+    }
+    Err(Error::invalid("the destination exists already")
+        .in_file(dst)
+        .hint("choose another name, or replace it with --overwrite")
+        .into())
 }
 
 fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
@@ -76,17 +96,16 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
 fn print(report: &Report, dry_run: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let verb = if dry_run { "would write" } else { "wrote" };
-    let files =
-        if report.files == 1 { "1 file".to_owned() } else { format!("{} files", report.files) };
     writeln!(
         out,
-        "{verb} {}: {} tensors, {}, {files}",
+        "{verb} {}: {}, {}, {}",
         plain(&report.destination.display().to_string()),
-        grouped(report.tensors as u64),
-        bytes(report.bytes)
+        count(report.tensors, "tensor"),
+        bytes(report.bytes),
+        count(report.files, "file")
     )?;
     if !report.renamed.is_empty() {
-        writeln!(out, "renamed: {} tensors", grouped(report.renamed.len() as u64))?;
+        writeln!(out, "renamed: {}", count(report.renamed.len(), "tensor"))?;
     }
     for (removed, kept) in &report.aliases {
         writeln!(out, "tied: {} is recorded as {}", plain(removed), plain(kept))?;
@@ -98,19 +117,30 @@ fn print(report: &Report, dry_run: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// A name without the middle of a very long one.
+fn short(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    if chars.len() <= NAME_CHARS {
+        return plain(name);
+    }
+    let half = NAME_CHARS / 2;
+    let part = |chars: &[char]| plain(&chars.iter().collect::<String>());
+    format!("{}…{}", part(&chars[..half]), part(&chars[chars.len() - half..]))
+}
+
 /// Grouped by kind and reason: optimizer states alone can be thousands.
 fn left_out(out: &mut impl Write, all: &[LeftOut]) -> io::Result<()> {
     let mut groups: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for one in all {
         let kind = match one.kind {
-            Kind::Tensor => "tensors",
-            Kind::Value => "values",
-            _ => "artifacts",
+            Kind::Tensor => "tensor",
+            Kind::Value => "value",
+            _ => "artifact",
         };
         groups.entry((kind, &one.why)).or_default().push(&one.path);
     }
     for ((kind, why), names) in groups {
-        let shown: Vec<String> = names.iter().take(NAMED).map(|n| plain(n)).collect();
+        let shown: Vec<String> = names.iter().take(NAMED).map(|n| short(n)).collect();
         let more = if names.len() > NAMED {
             format!(", and {} more", grouped((names.len() - NAMED) as u64))
         } else {
@@ -118,8 +148,8 @@ fn left_out(out: &mut impl Write, all: &[LeftOut]) -> io::Result<()> {
         };
         writeln!(
             out,
-            "left out: {} {kind} ({}): {}{more}",
-            grouped(names.len() as u64),
+            "left out: {} ({}): {}{more}",
+            count(names.len(), kind),
             plain(why),
             shown.join(", ")
         )?;

@@ -1,6 +1,6 @@
 //! `ckptkit digest`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use ckptkit::Checkpoint;
 
@@ -8,6 +8,7 @@ use super::{print_json, tensors};
 use crate::args::Digest;
 use crate::exit::{Exit, Run, warn};
 use crate::progress::Bar;
+use crate::table::plain_lines;
 
 pub(crate) fn run(args: &Digest, quiet: bool) -> Run {
     let checkpoint = Checkpoint::open(&args.path)?;
@@ -19,7 +20,12 @@ pub(crate) fn run(args: &Digest, quiet: bool) -> Run {
         print_json(&digest)?;
     } else {
         let mut out = io::stdout().lock();
-        out.write_all(digest.lines().as_bytes())?;
+        let lines = digest.lines();
+        if out.is_terminal() {
+            out.write_all(plain_lines(&lines).as_bytes())?;
+        } else {
+            out.write_all(lines.as_bytes())?;
+        }
         if let Some(whole) = &digest.digest {
             writeln!(out, "{whole}")?;
         }

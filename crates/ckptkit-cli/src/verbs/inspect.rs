@@ -7,7 +7,7 @@ use ckptkit::{Checkpoint, Summary};
 use super::print_json;
 use crate::args::Inspect;
 use crate::exit::{Exit, Run};
-use crate::table::{bytes, grouped, plain};
+use crate::table::{bytes, count, grouped, plain};
 
 /// Longer values of the metadata are cut on a terminal.
 const SHOWN_CHARS: usize = 80;
@@ -31,7 +31,9 @@ fn print(s: &Summary) -> io::Result<()> {
         line("written by", plain(writer))?;
     }
     let dtypes: Vec<String> = s.dtypes.iter().map(|(d, n)| format!("{d} × {n}")).collect();
-    line("tensors", format!("{} ({})", grouped(s.tensors as u64), dtypes.join(", ")))?;
+    let dtypes =
+        if dtypes.is_empty() { String::new() } else { format!(" ({})", dtypes.join(", ")) };
+    line("tensors", format!("{}{dtypes}", grouped(s.tensors as u64)))?;
     line("bytes", bytes(s.bytes))?;
     if let Some(parameters) = s.parameters {
         line("parameters", grouped(parameters))?;
@@ -44,11 +46,11 @@ fn print(s: &Summary) -> io::Result<()> {
         line(
             "training",
             format!(
-                "epoch {}, global step {}, {} optimizers, {} schedulers",
+                "epoch {}, global step {}, {}, {}",
                 number(t.epoch),
                 number(t.global_step),
-                t.optimizers,
-                t.lr_schedulers
+                count(t.optimizers, "optimizer"),
+                count(t.lr_schedulers, "scheduler")
             ),
         )?;
     }

@@ -37,16 +37,13 @@ pub(crate) fn run(args: &Ls) -> Run {
         }
         None => {}
     }
+    if found.is_empty() && !globs.is_empty() {
+        let patterns: Vec<String> = globs.iter().map(|g| format!("{:?}", g.as_str())).collect();
+        let hint = "`*` stays between dots, `**` crosses them";
+        warn(&format!("warning: no tensor matches {}; {hint}", patterns.join(" or ")));
+    }
     if args.json {
-        let row = |t: &'_ Tensor| {
-            (t.name().to_owned(), t.dtype().name(), t.shape().to_vec(), t.byte_len())
-        };
-        let rows: Vec<_> = found.iter().map(row).collect();
-        let tensors = rows
-            .iter()
-            .map(|(name, dtype, shape, bytes)| Row { name, dtype, shape, bytes: *bytes })
-            .collect();
-        print_json(&Listing { tensors })?;
+        print_json(&Listing { tensors: found.iter().map(row).collect() })?;
     } else if args.tree {
         print_tree(&found)?;
     } else {
@@ -56,6 +53,15 @@ pub(crate) fn run(args: &Ls) -> Run {
         warn(&format!("warning: {e}"));
     }
     Ok(Exit::Done)
+}
+
+fn row(tensor: &Tensor) -> Row<'_> {
+    Row {
+        name: tensor.name(),
+        dtype: tensor.dtype().name(),
+        shape: tensor.shape(),
+        bytes: tensor.byte_len(),
+    }
 }
 
 fn print_table(tensors: &[Tensor]) -> io::Result<()> {

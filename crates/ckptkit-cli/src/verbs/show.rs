@@ -1,18 +1,20 @@
 //! `ckptkit show`.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
-use ckptkit::{Checkpoint, ErrorKind, Json, Value};
+use ckptkit::{Checkpoint, Error, ErrorKind, Json, Tensor, Value};
 use serde::Serialize;
 
 use super::print_json;
 use crate::args::Show;
 use crate::elements::{self, Statistics};
 use crate::exit::{Exit, Failure, Run};
-use crate::table::{bytes, plain, shape};
+use crate::table::{bytes, count, plain, plain_lines, shape};
 
 /// Elements of a tensor that are printed.
 const SHOWN_ELEMENTS: u64 = 16;
+/// An artifact is read whole.
+const MAX_ARTIFACT_BYTES: u64 = 1 << 30;
 
 #[derive(Serialize)]
 struct TensorView<'a> {
@@ -22,57 +24,94 @@ struct TensorView<'a> {
     dtype: &'static str,
     shape: &'a [u64],
     bytes: u64,
-    first: &'a [Element],
-    statistics: Option<&'a Statistics>,
+    first: Vec<Json<'a>>,
+    statistics: Option<Statistics>,
 }
 
-/// A number of a tensor as JSON: text where JSON has no number for it.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Element {
-    Number(f64),
-    Text(String),
+/// What a key stands for.
+enum Found {
+    Tensor(Tensor),
+    Value(Value),
 }
 
 pub(crate) fn run(args: &Show) -> Run {
     let checkpoint = Checkpoint::open(&args.path)?;
-    let key = args.key.as_deref().unwrap_or("");
-    let value = match checkpoint.tensor(key) {
-        Ok(tensor) => return show_tensor(&tensor, args.json),
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
-        Err(absent) => match checkpoint.value(key) {
-            // What a weight is called without its prefix.
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                let weight = checkpoint
-                    .weights()
-                    .ok()
-                    .and_then(|w| w.tensors.into_iter().find(|t| t.name() == key));
-                match weight {
-                    Some(tensor) => return show_tensor(&tensor, args.json),
-                    None if checkpoint.value_keys().is_empty()
-                        && checkpoint.config()?.is_none() =>
-                    {
-                        return Err(absent.into());
-                    }
-                    None => return Err(e.into()),
-                }
-            }
-            found => found?,
-        },
-    };
-    if args.json {
-        print_json(&Json(&value))?;
-        return Ok(Exit::Done);
+    match find(&checkpoint, args.key.as_deref().unwrap_or(""))? {
+        Found::Tensor(tensor) => show_tensor(&tensor, args.json),
+        Found::Value(value) if args.json => {
+            print_json(&Json(&value))?;
+            Ok(Exit::Done)
+        }
+        Found::Value(value) => show_value(&value),
     }
+}
+
+/// A tensor by its name; a value; a weight by its name without the weights' key; an artifact.
+fn find(checkpoint: &Checkpoint, key: &str) -> Result<Found, Error> {
+    let no_tensor = match checkpoint.tensor(key) {
+        Ok(tensor) => return Ok(Found::Tensor(tensor)),
+        Err(e) if e.kind() == ErrorKind::NotFound => e,
+        Err(e) => return Err(e),
+    };
+    let no_value = match checkpoint.value(key) {
+        Ok(value) => return Ok(Found::Value(value)),
+        Err(e) if e.kind() == ErrorKind::NotFound => e,
+        Err(e) => return Err(e),
+    };
+    let weights = checkpoint.weights().ok();
+    if let Some(tensor) = weights.and_then(|w| w.tensors.into_iter().find(|t| t.name() == key)) {
+        return Ok(Found::Tensor(tensor));
+    }
+    if let Some(artifact) = checkpoint.artifacts().iter().find(|a| a.name == key) {
+        let bytes = artifact.section.read(MAX_ARTIFACT_BYTES)?;
+        let value =
+            String::from_utf8(bytes).map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Str);
+        return Ok(Found::Value(value));
+    }
+    Err(nothing(checkpoint, key, &no_tensor, no_value))
+}
+
+/// Names that are near tell more than what the root holds, and either more than nothing.
+fn nothing(checkpoint: &Checkpoint, key: &str, no_tensor: &Error, no_value: Error) -> Error {
+    if no_tensor.to_string().contains("did you mean") {
+        return no_tensor.clone();
+    }
+    if no_value.to_string().contains(';') {
+        return no_value;
+    }
+    let mut held = checkpoint.value_keys();
+    held.truncate(12);
+    let hint = if held.is_empty() {
+        "`ckptkit ls` lists the tensors".to_owned()
+    } else {
+        format!("`ckptkit ls` lists the tensors; values are under: {}", held.join(", "))
+    };
+    Error::not_found(format!("there is no tensor, value or artifact {key:?}"))
+        .in_file(checkpoint.path())
+        .hint(hint)
+}
+
+fn show_value(value: &Value) -> Run {
     let mut out = io::stdout().lock();
-    match &value {
+    match value {
+        // Text of several lines and bytes are printed as they are, for programs to take; a terminal
+        // gets no codes.
         Value::Str(text) => {
-            // An artifact's text is printed as it is; a value that is one line, too.
-            out.write_all(text.as_bytes())?;
-            if !text.ends_with('\n') {
+            let terminal = out.is_terminal();
+            let shown = if terminal { &plain_lines(text) } else { text };
+            out.write_all(shown.as_bytes())?;
+            if !text.ends_with('\n') && (terminal || !text.contains('\n')) {
                 writeln!(out)?;
             }
         }
+        Value::Bytes(raw) | Value::ByteArray(raw) if out.is_terminal() => {
+            writeln!(
+                out,
+                "{} that are no text; redirect the output, or ask with --json",
+                count(raw.len(), "byte")
+            )?;
+        }
+        Value::Bytes(raw) | Value::ByteArray(raw) => out.write_all(raw)?,
         value => {
             serde_json::to_writer_pretty(&mut out, &Json(value)).map_err(io::Error::from)?;
             writeln!(out)?;
@@ -81,29 +120,40 @@ pub(crate) fn run(args: &Show) -> Run {
     Ok(Exit::Done)
 }
 
-fn show_tensor(tensor: &ckptkit::Tensor, json: bool) -> Result<Exit, Failure> {
-    let readable = tensor.has_bytes() && elements::is_numeric(tensor.dtype());
-    let (first, statistics) = if readable {
-        (elements::first(tensor, SHOWN_ELEMENTS)?, Some(elements::statistics(tensor)?))
+fn show_tensor(tensor: &Tensor, json: bool) -> Run {
+    let tensor = tensor.resolve()?;
+    let dtype = tensor.dtype();
+    let first = if tensor.has_bytes() && elements::is_shown(dtype) {
+        elements::first(&tensor, SHOWN_ELEMENTS)?
     } else {
-        (Vec::new(), None)
+        Vec::new()
+    };
+    let statistics = if tensor.has_bytes() && elements::is_numeric(dtype) {
+        Some(elements::statistics(&tensor)?)
+    } else {
+        None
     };
     if json {
-        let number = |&f: &f64| {
-            if f.is_finite() { Element::Number(f) } else { Element::Text(f.to_string()) }
-        };
-        let numbers: Vec<Element> = first.iter().map(number).collect();
         print_json(&TensorView {
             kind: "tensor",
             name: tensor.name(),
-            dtype: tensor.dtype().name(),
+            dtype: dtype.name(),
             shape: tensor.shape(),
             bytes: tensor.byte_len(),
-            first: &numbers,
-            statistics: statistics.as_ref(),
+            first: first.iter().map(Json).collect(),
+            statistics,
         })?;
-        return Ok(Exit::Done);
+    } else {
+        print_tensor(&tensor, &first, statistics.as_ref())?;
     }
+    Ok(Exit::Done)
+}
+
+fn print_tensor(
+    tensor: &Tensor,
+    first: &[Value],
+    statistics: Option<&Statistics>,
+) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
@@ -113,18 +163,24 @@ fn show_tensor(tensor: &ckptkit::Tensor, json: bool) -> Result<Exit, Failure> {
         shape(tensor.shape()),
         bytes(tensor.byte_len())
     )?;
-    if let Some(s) = statistics {
-        let shown: Vec<String> = first.iter().map(|f| format!("{f}")).collect();
+    if !tensor.has_bytes() {
+        if let Err(e) = tensor.read_into(0, &mut []) {
+            writeln!(out, "{}", plain(e.message()))?;
+        }
+    } else if elements::is_shown(tensor.dtype()) {
+        let shown: Vec<String> = first.iter().map(|e| elements::text(tensor.dtype(), e)).collect();
         let more = if tensor.info().numel() > SHOWN_ELEMENTS { ", …" } else { "" };
         writeln!(out, "[{}{more}]", shown.join(", "))?;
+    } else {
+        writeln!(out, "elements of {} are not shown", tensor.dtype())?;
+    }
+    if let Some(s) = statistics {
         if s.finite > 0 {
             writeln!(out, "min {} max {} mean {} std {}", s.min, s.max, s.mean, s.std)?;
         }
         if s.nan + s.infinite > 0 {
             writeln!(out, "NaN {} infinite {}", s.nan, s.infinite)?;
         }
-    } else if let Err(e) = tensor.read_into(0, &mut []) {
-        writeln!(out, "{}", plain(e.message()))?;
     }
-    Ok(Exit::Done)
+    Ok(())
 }
