@@ -143,6 +143,12 @@ fn inside_wrappers(opened: &Opened) -> Vec<String> {
 
 fn ambiguous(what: &str, candidates: &[String]) -> Error {
     let first = candidates.first().map_or("KEY", String::as_str);
+    let plain = |c: char| c.is_alphanumeric() || "._-/".contains(c);
+    let first = if first.chars().all(plain) {
+        first.to_owned()
+    } else {
+        format!("'{}'", first.replace('\'', "'\\''"))
+    };
     Error::invalid(format!("{what}: {}", candidates.join(", ")))
         .hint(format!("choose one with --weights-key, such as --weights-key {first}"))
 }

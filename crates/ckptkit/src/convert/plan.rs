@@ -285,9 +285,9 @@ impl Convert {
     }
 }
 
-/// How to do without a tensor.
+/// How to do without a tensor, in words that a shell takes whatever the name has in it.
 fn way_out(name: &str) -> String {
-    format!("leave it out with --exclude '{}'", Glob::escape(name))
+    format!("leave it out with --exclude '{}'", Glob::escape(name).replace('\'', "'\\''"))
 }
 
 /// Whether the target can hold a tensor; if not, the error says the way out.
