@@ -170,6 +170,33 @@ fn the_suggested_command_works() {
     }
 }
 
+/// A pickle of two tensors without bytes, under a name and a key that mean something to a shell.
+fn odd_names() -> Vec<u8> {
+    let text = |s: &str| [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat();
+    let meta =
+        b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n(ctorch\nfloat32\n(K\x02t(K\x01t\x89tR";
+    let inner = [b"}(", &text("$HOME; it's")[..], meta, &text("b"), meta, b"u"].concat();
+    [b"\x80\x02}(", &text("a key's")[..], &inner, b"u."].concat()
+}
+
+#[cfg(unix)]
+#[test]
+fn suggestions_survive_the_shell() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("odd.pkl");
+    std::fs::write(&path, odd_names()).unwrap();
+    let path = path.to_str().unwrap();
+    let command = format!("'{}' convert '{path}' out", env!("CARGO_BIN_EXE_ckptkit"));
+    let first = shell(&command);
+    let (_, key) = first.stderr.split_once("such as ").unwrap_or_else(|| panic!("{first:?}"));
+    let second = shell(&format!("{command} {key}"));
+    let (_, exclude) =
+        second.stderr.split_once("it out with ").unwrap_or_else(|| panic!("{second:?}"));
+    assert!(second.stderr.contains("tensor $HOME; it's"), "{second:?}");
+    let third = shell(&format!("{command} {} {exclude}", key.trim()));
+    assert!(third.stderr.contains("tensor b: "), "{third:?}");
+}
+
 #[test]
 fn a_tidy_report() {
     let dir = tempfile::tempdir().unwrap();
