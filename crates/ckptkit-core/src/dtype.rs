@@ -168,6 +168,12 @@ impl Dtype {
         TABLE.iter().find(|r| r.2 == Some(name)).map(|r| r.0)
     }
 
+    /// Whether [`Tensor::cast`](crate::Tensor::cast) casts from and to it: floats of whole bytes.
+    #[must_use]
+    pub const fn is_castable(self) -> bool {
+        matches!(self.class(), DtypeClass::Float) && self.bits() % 8 == 0
+    }
+
     /// Bits of one element; below 8 for packed types.
     #[must_use]
     pub const fn bits(self) -> u32 {

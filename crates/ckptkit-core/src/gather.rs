@@ -5,6 +5,7 @@
 //! elements. So short runs cost one read of their neighbourhood, long runs are read in place, and
 //! memory stays bounded.
 
+use crate::cast::cast;
 use crate::dtype::{Dtype, DtypeClass};
 use crate::error::{Error, Result, ResultExt};
 use crate::section::Section;
@@ -15,6 +16,8 @@ use crate::tensor::{Chunk, Tensor, TensorBytes, Transform};
 const SMALL_SPAN: u64 = 64 << 10;
 /// The most bytes read at once with the gaps between elements.
 const LARGE_SPAN: u64 = 4 << 20;
+/// Bytes that are cast at a time.
+const CAST_BYTES: u64 = 256 << 10;
 /// Gaps may make a read this many times larger than what is wanted of it.
 const SPREAD: u64 = 4;
 
@@ -22,6 +25,8 @@ const SPREAD: u64 = 4;
 #[derive(Default)]
 pub(crate) struct Gather {
     span: Vec<u8>,
+    /// Elements before a cast.
+    uncast: Vec<u8>,
 }
 
 /// A box of units (elements, or bytes of packed types) in storage and where it goes.
@@ -92,12 +97,40 @@ impl Gather {
         last: u64,
         out: &mut [u8],
     ) -> Result<()> {
+        if let TensorBytes::Cast(source) = tensor.bytes() {
+            return self.cast(source, tensor.dtype(), unit, first, out);
+        }
         let shape = unit_shape(tensor);
         let strides = row_major_strides(&shape);
         for region in boxes_of_range(&shape, first, last) {
             let linear: u64 = region.offsets.iter().zip(&strides).map(|(o, s)| o * s).sum();
             let target = Target { to: linear - first, strides: &strides, unit };
             self.region(tensor, &region.offsets, &region.sizes, &target, out)?;
+        }
+        Ok(())
+    }
+
+    /// Fills `out` with whole elements from element `first`, cast from another type.
+    fn cast(
+        &mut self,
+        source: &Tensor,
+        target: Dtype,
+        unit: u64,
+        first: u64,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let size = source.dtype().element_bytes().unwrap_or(1);
+        let per_block = CAST_BYTES / size.max(unit);
+        let mut at = first;
+        for block in out.chunks_mut(to_usize(per_block * unit)) {
+            let count = block.len() as u64 / unit;
+            let mut uncast = std::mem::take(&mut self.uncast);
+            uncast.resize(to_usize(count * size), 0);
+            let done = self.read_inner(source, at * size, &mut uncast);
+            cast(&uncast, source.dtype(), block, target);
+            self.uncast = uncast;
+            done?;
+            at += count;
         }
         Ok(())
     }
@@ -122,6 +155,9 @@ impl Gather {
                         .within(|| format!("chunk at {:?}", chunk.region.offsets))?;
                 }
                 return Ok(());
+            }
+            TensorBytes::Cast(_) => {
+                return Err(Error::invalid("a cast tensor is not a part of another"));
             }
             TensorBytes::Deferred(_) => {
                 return self.region(&tensor.resolve()?, offsets, sizes, target, out);

@@ -31,6 +31,7 @@
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "sizes in tests are small"))]
 
 mod atomic;
+mod cast;
 mod copy;
 mod dtype;
 mod entry_path;

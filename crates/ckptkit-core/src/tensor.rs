@@ -173,6 +173,9 @@ pub enum TensorBytes {
     Strided(Strided),
     /// Boxes that tile the tensor.
     Chunks(Arc<[Chunk]>),
+    /// The values of a tensor of another floating-point type, cast when they are read; see
+    /// [`Tensor::cast`].
+    Cast(Box<Tensor>),
     /// Not known until someone asks.
     Deferred(Deferred),
     /// The entry has no bytes of its own: a meta tensor, or one made of others that are listed
@@ -306,6 +309,7 @@ impl Tensor {
         }
         match (&a.bytes, &b.bytes) {
             (TensorBytes::Range(x), TensorBytes::Range(y)) => x.offset() == y.offset(),
+            (TensorBytes::Cast(x), TensorBytes::Cast(y)) => x.is_tied_with(y),
             (TensorBytes::Strided(x), TensorBytes::Strided(y)) => {
                 x.offset == y.offset && x.strides == y.strides
             }
@@ -335,7 +339,11 @@ impl Tensor {
     /// # Errors
     /// [`LimitExceeded`](crate::ErrorKind::LimitExceeded), naming the tensor.
     pub fn check_expansion(&self, limits: &Limits) -> Result<()> {
-        let TensorBytes::Strided(view) = &self.0.bytes else { return Ok(()) };
+        let view = match &self.0.bytes {
+            TensorBytes::Strided(view) => view,
+            TensorBytes::Cast(source) => return source.check_expansion(limits),
+            _ => return Ok(()),
+        };
         let (logical, stored) = (self.byte_len(), view.storage.len());
         if logical > limits.expansion_floor && logical / limits.expansion.max(1) > stored {
             return Err(Error::limit(format!(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use ckptkit_core::{CopyOptions, Error, Existing, Layout, Result, Tensor, TensorBytes};
+use ckptkit_core::{CopyOptions, Dtype, Error, Existing, Layout, Result, Tensor, TensorBytes};
 
 use super::report::{Kind, LeftOut, Report};
 use super::side;
@@ -69,6 +69,8 @@ pub struct Convert {
     pub selection: Selection,
     /// The key of the weights, where the rules should not decide.
     pub weights_key: Option<String>,
+    /// The type that floating-point tensors are cast to; others stay what they are.
+    pub dtype: Option<Dtype>,
     /// What becomes of tied names.
     pub aliases: Aliases,
     /// Bytes of tensors that one shard of a directory may hold.
@@ -87,6 +89,7 @@ impl Convert {
             target,
             selection: Selection::new(),
             weights_key: None,
+            dtype: None,
             aliases: Aliases::default(),
             max_shard_bytes: 5_000_000_000,
             align: 8,
@@ -99,12 +102,17 @@ impl Convert {
     ///
     /// # Errors
     /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when nothing is selected,
-    /// two tensors get one name, or it is not clear which tensors are the weights;
+    /// two tensors get one name, the dtype to cast to is no float, or it is not clear which tensors
+    /// are the weights;
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for a dtype that the target lacks and
     /// for entries without bytes, naming the tensor and the way out; what keeps a tensor from
     /// being read, as far as it is known.
     pub fn plan(&self, checkpoint: &Checkpoint, destination: impl AsRef<Path>) -> Result<Plan> {
         let destination = destination.as_ref();
+        if let Some(dtype) = self.dtype.filter(|d| !d.is_castable()) {
+            return Err(Error::invalid(format!("tensors are not cast to {dtype}"))
+                .hint("give a floating-point type: F64, F32, BF16, F16, F8_E4M3, …"));
+        }
         let weights = match &self.weights_key {
             Some(key) => checkpoint.weights_under(key)?,
             None => checkpoint.weights()?,
@@ -122,8 +130,9 @@ impl Convert {
             left_out: Vec::new(),
             notes: checkpoint.notes().to_vec(),
         };
-        let chosen = self.choose(checkpoint, &weights, &mut report)?;
-        for tensor in &chosen {
+        let mut chosen = self.choose(checkpoint, &weights, &mut report)?;
+        for tensor in &mut chosen {
+            self.cast(tensor, &mut report)?;
             writable(tensor).map_err(|e| e.in_file(checkpoint.path()))?;
         }
         let kept = self.untie(chosen, &mut report)?;
@@ -203,6 +212,18 @@ impl Convert {
             }
         }
         Ok(chosen)
+    }
+
+    /// Casts a tensor, where that is wished for and it is of floating point.
+    fn cast(&self, tensor: &mut Tensor, report: &mut Report) -> Result<()> {
+        let Some(target) = self.dtype else { return Ok(()) };
+        let source = tensor.dtype();
+        if source != target && source.is_castable() && tensor.has_bytes() {
+            *tensor = tensor.cast(target)?;
+            let names = (source.name().to_owned(), target.name().to_owned());
+            report.cast.insert(tensor.name().to_owned(), names);
+        }
+        Ok(())
     }
 
     /// Applies the policy for names that share one tensor.
