@@ -180,11 +180,8 @@ pub fn distcp(path: &Path) {
     let properties = pickle::object(META, "TensorProperties", &properties);
     let chunk = fields(&[("offsets", size(0)), ("sizes", size(ELEMENTS))]);
     let chunk = pickle::object(META, "ChunkStorageMetadata", &chunk);
-    let tensor = fields(&[
-        ("properties", properties),
-        ("size", size(ELEMENTS)),
-        ("chunks", list(&[chunk])),
-    ]);
+    let tensor =
+        fields(&[("properties", properties), ("size", size(ELEMENTS)), ("chunks", list(&[chunk]))]);
     let tensor = pickle::object(META, "TensorStorageMetadata", &tensor);
     let (mut tensors, mut places) = (Vec::new(), Vec::new());
     std::fs::create_dir(path).unwrap();

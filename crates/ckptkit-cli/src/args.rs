@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ckptkit::Dtype;
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Open, look into and convert model checkpoints: .nemo archives, Lightning .ckpt, torch.save
@@ -130,6 +131,9 @@ pub(crate) struct Convert {
     /// The key that the weights stand under, where the rules cannot decide
     #[arg(long, value_name = "KEY")]
     pub(crate) weights_key: Option<String>,
+    /// Cast floating-point tensors to this type, rounding as torch does: f32, bf16, f16, …
+    #[arg(long, value_name = "DTYPE", value_parser = dtype)]
+    pub(crate) dtype: Option<Dtype>,
     /// What becomes of several names of one tensor: the first is written and the others recorded
     /// (drop), each is written (copy), or the conversion refuses (error)
     #[arg(long, value_enum, default_value = "drop")]
@@ -186,4 +190,15 @@ pub(crate) struct Completions {
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// The name of a dtype, as safetensors or as torch spells it, in either case.
+fn dtype(text: &str) -> Result<Dtype, String> {
+    let upper = text.to_ascii_uppercase();
+    let name = text.strip_prefix("torch.").unwrap_or(text);
+    let found = Dtype::from_name(&upper).or_else(|| Dtype::from_torch(name));
+    found.filter(|d| d.is_castable()).ok_or_else(|| {
+        let known: Vec<_> = Dtype::all().filter(|d| d.is_castable()).map(Dtype::name).collect();
+        format!("a floating-point type is wanted: {}", known.join(", "))
+    })
 }

@@ -172,7 +172,8 @@ fn the_suggested_command_works() {
 
 /// A pickle of two tensors without bytes, under a name and a key that mean something to a shell.
 fn odd_names() -> Vec<u8> {
-    let text = |s: &str| [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat();
+    let text =
+        |s: &str| [b"X", &u32::try_from(s.len()).unwrap().to_le_bytes()[..], s.as_bytes()].concat();
     let meta =
         b"ctorch._utils\n_rebuild_meta_tensor_no_storage\n(ctorch\nfloat32\n(K\x02t(K\x01t\x89tR";
     let inner = [b"}(", &text("$HOME; it's")[..], meta, &text("b"), meta, b"u"].concat();

@@ -103,7 +103,7 @@ fn on_a_terminal(command: &str) -> Option<String> {
 fn a_terminal_sees_rate_and_time_left() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source.safetensors");
-    sparse(&source, 8, 64 << 20);
+    sparse(&source, 8, 16 << 20);
     let command = |more: &str, to: &str| {
         let (program, dir) = (env!("CARGO_BIN_EXE_ckptkit"), dir.path().display());
         format!("'{program}' convert {more} --threads 1 '{}' '{dir}/{to}'", source.display())

@@ -82,6 +82,7 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
     wish.selection.strip_prefix.clone_from(&args.strip_prefix);
     wish.selection.add_prefix.clone_from(&args.add_prefix);
     wish.weights_key.clone_from(&args.weights_key);
+    wish.dtype = args.dtype;
     wish.aliases = match args.aliases {
         AliasPolicy::Drop => Aliases::Drop,
         AliasPolicy::Copy => Aliases::Copy,
@@ -106,6 +107,9 @@ fn print(report: &Report, dry_run: bool) -> io::Result<()> {
     )?;
     if !report.renamed.is_empty() {
         writeln!(out, "renamed: {}", count(report.renamed.len(), "tensor"))?;
+    }
+    if let Some((_, target)) = report.cast.values().next() {
+        writeln!(out, "cast to {target}: {}", count(report.cast.len(), "tensor"))?;
     }
     for (removed, kept) in &report.aliases {
         writeln!(out, "tied: {} is recorded as {}", plain(removed), plain(kept))?;
