@@ -242,6 +242,9 @@ mod tests {
     fn what_json_holds_is_plain() {
         let v = parse(br#"{"b":[1,-2.0,null,true,"x"],"a":{"$t":1e300}}"#).unwrap();
         assert_eq!(text(&v), r#"{"b":[1,-2.0,null,true,"x"],"a":{"$t":1e+300}}"#);
+        // A text that a quick parser reads as its neighbour.
+        let v = parse(b"2.7715077941825975e-163").unwrap();
+        assert_eq!(v, Value::Float(2.771_507_794_182_597_5e-163));
     }
 
     #[test]
