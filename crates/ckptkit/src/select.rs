@@ -116,13 +116,14 @@ impl Selection {
     /// # Errors
     /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument).
     pub fn parse_rename(rule: &str) -> Result<(Regex, String)> {
-        let (regex, to) = rule.rsplit_once('=').ok_or_else(|| {
+        let split = rule.rmatch_indices('=').find(|(at, _)| !rule[..*at].ends_with('\\'));
+        let (at, _) = split.ok_or_else(|| {
             Error::invalid(format!("rename rule {rule:?} has no '='"))
-                .hint("write it as 'REGEX=TO'")
+                .hint("write it as 'REGEX=TO', and an '=' in TO as '\\='")
         })?;
-        let regex =
-            Regex::new(regex).map_err(|e| Error::invalid(format!("rename rule {rule:?}: {e}")))?;
-        Ok((regex, to.to_owned()))
+        let regex = Regex::new(&rule[..at])
+            .map_err(|e| Error::invalid(format!("rename rule {rule:?}: {e}")))?;
+        Ok((regex, rule[at + 1..].replace("\\=", "=")))
     }
 
     /// Why a name is left out; `None` for one that is taken.
@@ -181,6 +182,10 @@ mod tests {
         s.add_prefix = Some("encoder.".into());
         assert_eq!(s.renamed("model.layers.3.w"), "encoder.blocks.3.w");
         assert_eq!(s.renamed("other"), "encoder.other");
+        let rule = |text| Selection::parse_rename(text).map(|(r, to)| (r.to_string(), to)).unwrap();
+        assert_eq!(rule("a=b=c"), ("a=b".into(), "c".into()));
+        assert_eq!(rule("a=b\\=c"), ("a".into(), "b=c".into()));
+        assert_eq!(rule("a="), ("a".into(), String::new()));
         assert!(Selection::parse_rename("nothing").is_err());
         assert!(Selection::parse_rename("(=x").is_err());
     }
