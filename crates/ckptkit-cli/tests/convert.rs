@@ -126,6 +126,34 @@ fn a_checkpoint_can_be_converted_onto_itself() {
 }
 
 #[test]
+fn directories_can_be_converted_onto_themselves() {
+    for name in ["safetensors/hf_sharded", "distcp/fsdp2_2"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        std::fs::create_dir(&path).unwrap();
+        for (file, bytes) in tree(Path::new(&fixture(name))) {
+            std::fs::write(path.join(file.file_name().unwrap()), bytes).unwrap();
+        }
+        let whole =
+            |p: &str| stdout(&["digest", "--weights", p]).lines().last().unwrap().to_owned();
+        stdout(&["convert", "--quiet", "--overwrite", "--verify", &text(&path), &text(&path)]);
+        assert_eq!(whole(&text(&path)), whole(&fixture(name)), "{name}");
+        assert_eq!(names(dir.path()), ["model"]);
+    }
+}
+
+#[test]
+fn a_directory_with_the_source_in_it_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("last.safetensors");
+    std::fs::copy(fixture("safetensors/dtypes.safetensors"), &source).unwrap();
+    let args = ["convert", "--overwrite", &text(&source), &text(dir.path()), "--select", "bool"];
+    let line = refused(&args);
+    assert!(line.contains("the source lies in it"), "{line}");
+    assert_eq!(names(dir.path()), ["last.safetensors"]);
+}
+
+#[test]
 fn a_missing_folder_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let to = text(&dir.path().join("no/such/out.safetensors"));

@@ -24,7 +24,9 @@ const NAME_CHARS: usize = 64;
 
 pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
     let wish = wish(args)?;
-    if !args.overwrite {
+    if args.overwrite {
+        apart(&args.src, &args.dst)?;
+    } else {
         free(&args.dst)?;
     }
     let checkpoint = Checkpoint::open(&args.src)?;
@@ -50,6 +52,18 @@ pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
         print(&report, args.dry_run)?;
     }
     Ok(Exit::Done)
+}
+
+/// Refuses to replace a directory that the source lies in: it would be gone with it.
+fn apart(src: &Path, dst: &Path) -> Result<(), Failure> {
+    let (Ok(inner), Ok(outer)) = (src.canonicalize(), dst.canonicalize()) else { return Ok(()) };
+    if inner != outer && inner.starts_with(&outer) {
+        return Err(Error::denied("the destination is not replaced, since the source lies in it")
+            .in_file(dst)
+            .hint("choose another destination")
+            .into());
+    }
+    Ok(())
 }
 
 /// Refuses a destination that is taken, before anything is read.
