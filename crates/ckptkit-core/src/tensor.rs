@@ -227,6 +227,13 @@ impl Tensor {
         Self(Arc::new(Inner { info, bytes: self.0.bytes.clone(), transform: self.0.transform }))
     }
 
+    /// The same tensor with nothing said of the storage that it shares.
+    #[must_use]
+    pub fn unshared(&self) -> Self {
+        let info = TensorInfo { storage: None, ..self.0.info.clone() };
+        Self(Arc::new(Inner { info, bytes: self.0.bytes.clone(), transform: self.0.transform }))
+    }
+
     /// What it is.
     #[must_use]
     pub fn info(&self) -> &TensorInfo {

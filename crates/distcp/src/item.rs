@@ -51,7 +51,9 @@ impl Items {
                 .hint("the metadata belongs to another save, or the save did not finish"));
         }
         let file = self.files.open(at.file)?;
+        let name = file.name().to_owned();
         transform::undo(file.slice(at.offset, at.length)?, self.transforms_of(at), most)
+            .in_file(name)
     }
 
     /// Opens a tensor item. `info` says what its one tensor must be.

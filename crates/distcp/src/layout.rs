@@ -148,6 +148,11 @@ fn latest(path: &Path, several: &[(String, PathBuf)]) -> Option<String> {
             return Some(name.clone());
         }
     }
+    // Steps of one run are named alike; numbers of unrelated names mean nothing to each other.
+    let stem = |name: &str| name.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+    if several.windows(2).any(|pair| stem(&pair[0].0) != stem(&pair[1].0)) {
+        return None;
+    }
     several
         .iter()
         .filter_map(|(name, _)| Some((number(name)?, name)))

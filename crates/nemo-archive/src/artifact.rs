@@ -87,7 +87,7 @@ pub(crate) fn list<'a>(index: &'a Index, config: &Config) -> Result<Vec<Artifact
     for (key, text) in config.strings() {
         let found = match uri(text) {
             Some(uri) => {
-                let path = uri.within(|| format!("key {key}"))?;
+                let path = uri.within(|| format!("key {key}")).within(|| "model_config.yaml")?;
                 places.get(path.as_str()).copied()
             }
             None => by_base.get(base_name(text)).copied(),

@@ -114,13 +114,13 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Opened> {
     }
     match detect::foreign(&head, section) {
         Some(error) => Err(error),
-        None => open_pickle(section, limits),
+        None => open_pickle(section, &head, limits),
     }
 }
 
-fn open_pickle(section: &Section, limits: &Limits) -> Result<Opened> {
+fn open_pickle(section: &Section, head: &[u8], limits: &Limits) -> Result<Opened> {
     let (graph, end) = legacy::pickle_at(section, 0, LONG, limits).map_err(|e| match e.kind() {
-        ErrorKind::Malformed => detect::unknown(e.message()),
+        ErrorKind::Malformed => detect::unknown(head, e.message()),
         _ => e,
     })?;
     // Text can happen to be a pickle of the textual protocols. Real ones say more than one word,
@@ -135,7 +135,7 @@ fn open_pickle(section: &Section, limits: &Limits) -> Result<Opened> {
             | Kind::NewObj { .. }
     );
     if graph.protocol() == 0 && (is_word || end < section.len()) {
-        return Err(detect::unknown("what follows the first object is something else"));
+        return Err(detect::unknown(head, "what follows the first object is something else"));
     }
     let mut opened = Opened::new(Container::Pickle, graph, Store::None, section);
     if end < section.len() {

@@ -70,7 +70,13 @@ pub(crate) fn foreign(head: &[u8], section: &Section) -> Option<Error> {
 }
 
 /// The error for bytes that are nothing known.
-pub(crate) fn unknown(why: &str) -> Error {
+pub(crate) fn unknown(head: &[u8], why: &str) -> Error {
+    // A pickle of protocol 0 is text as well, so text is only known for it when it is no pickle.
+    let printable = |b: &u8| b.is_ascii_graphic() || b.is_ascii_whitespace();
+    if head.iter().all(printable) {
+        return Error::malformed("this is text, expected what torch.save writes")
+            .hint("check that the file is a checkpoint");
+    }
     Error::malformed(format!(
         "this is nothing that torch.save has written: no zip archive, no legacy stream, and no \
          pickle ({why})"

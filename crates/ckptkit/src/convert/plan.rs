@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ckptkit_core::{CopyOptions, Dtype, Error, Existing, Layout, Result, Tensor, TensorBytes};
 
 use super::report::{Kind, LeftOut, Report};
-use super::side;
+use super::{foreign, side};
 use crate::checkpoint::Checkpoint;
 use crate::select::{Glob, Selection};
 use crate::weights::Weights;
@@ -130,12 +130,10 @@ impl Convert {
             left_out: Vec::new(),
             notes: checkpoint.notes().to_vec(),
         };
-        let mut chosen = self.choose(checkpoint, &weights, &mut report)?;
-        for tensor in &mut chosen {
-            self.cast(tensor, &mut report)?;
-            writable(tensor).map_err(|e| e.in_file(checkpoint.path()))?;
-        }
-        let kept = self.untie(chosen, &mut report)?;
+        let chosen = self.choose(checkpoint, &weights, &mut report)?;
+        // What still shares a storage is written whole under each name.
+        let kept =
+            self.untie(chosen, &mut report)?.iter().map(Tensor::unshared).collect::<Vec<_>>();
         report.tensors = kept.len();
         report.bytes = kept.iter().map(Tensor::byte_len).sum();
         values_left_out(checkpoint, self.target, &mut report);
@@ -152,12 +150,20 @@ impl Convert {
         report: &mut Report,
     ) -> Result<Vec<Tensor>> {
         let mut chosen = Vec::new();
+        let mut refused: Vec<(&str, Error)> = Vec::new();
         let mut origin: HashMap<String, &str> = HashMap::new();
         for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
             if let Some(why) = self.selection.leaves_out(tensor.name()) {
                 report.left_out.push(LeftOut { path: full.clone(), kind: Kind::Tensor, why });
                 continue;
             }
+            let wanted = match self.cast(tensor).and_then(|t| writable(&t).map(|()| t)) {
+                Ok(wanted) => wanted,
+                Err(e) => {
+                    refused.push((tensor.name(), e));
+                    continue;
+                }
+            };
             let name = self.selection.renamed(tensor.name());
             if let Some(other) = origin.insert(name.clone(), tensor.name()) {
                 return Err(Error::invalid(format!(
@@ -166,12 +172,19 @@ impl Convert {
                 ))
                 .hint("change the renaming, or leave one out with --exclude"));
             }
+            if wanted.dtype() != tensor.dtype() {
+                let dtypes = [tensor.dtype(), wanted.dtype()].map(|d| d.name().to_owned());
+                report.cast.insert(name.clone(), dtypes.into());
+            }
             if name == tensor.name() {
-                chosen.push(tensor.clone());
+                chosen.push(wanted);
             } else {
                 report.renamed.insert(tensor.name().to_owned(), name.clone());
-                chosen.push(tensor.renamed(name));
+                chosen.push(wanted.renamed(name));
             }
+        }
+        if let Some(error) = all_refused(refused) {
+            return Err(error.in_file(checkpoint.path()));
         }
         if chosen.is_empty()
             && !(weights.tensors.is_empty()
@@ -202,7 +215,7 @@ impl Convert {
             };
             match name {
                 Some(name) if self.selection.leaves_out(name).is_none() => {
-                    return Err(e.clone().hint(way_out(name)));
+                    return Err(e.clone().hint(way_out(&[name])));
                 }
                 _ => report.left_out.push(LeftOut {
                     path: full.clone(),
@@ -214,16 +227,14 @@ impl Convert {
         Ok(chosen)
     }
 
-    /// Casts a tensor, where that is wished for and it is of floating point.
-    fn cast(&self, tensor: &mut Tensor, report: &mut Report) -> Result<()> {
-        let Some(target) = self.dtype else { return Ok(()) };
-        let source = tensor.dtype();
-        if source != target && source.is_castable() && tensor.has_bytes() {
-            *tensor = tensor.cast(target)?;
-            let names = (source.name().to_owned(), target.name().to_owned());
-            report.cast.insert(tensor.name().to_owned(), names);
+    /// The tensor as it is written: cast, where that is wished for and it is of floating point.
+    fn cast(&self, tensor: &Tensor) -> Result<Tensor> {
+        match self.dtype {
+            Some(target) if tensor.dtype().is_castable() && tensor.has_bytes() => {
+                tensor.cast(target)
+            }
+            _ => Ok(tensor.clone()),
         }
-        Ok(())
     }
 
     /// Applies the policy for names that share one tensor.
@@ -306,31 +317,48 @@ impl Convert {
     }
 }
 
-/// How to do without a tensor, in words that a shell takes whatever the name has in it.
-fn way_out(name: &str) -> String {
-    format!("leave it out with --exclude '{}'", Glob::escape(name).replace('\'', "'\\''"))
+/// Tensors that one error tells how to do without.
+const NAMED: usize = 16;
+
+/// How to do without tensors, in words that a shell takes whatever their names have in them.
+fn way_out(names: &[&str]) -> String {
+    let exclude =
+        |name: &&str| format!("--exclude '{}'", Glob::escape(name).replace('\'', "'\\''"));
+    let flags: Vec<String> = names.iter().take(NAMED).map(exclude).collect();
+    let it = if names.len() == 1 { "it" } else { "them" };
+    format!("leave {it} out with {}", flags.join(" "))
 }
 
-/// Whether the target can hold a tensor; if not, the error says the way out.
+/// One error for every tensor that the target cannot hold.
+fn all_refused(refused: Vec<(&str, Error)>) -> Option<Error> {
+    let names: Vec<&str> = refused.iter().map(|(name, _)| *name).collect();
+    let (_, first) = refused.into_iter().next()?;
+    let error = match names.len() - 1 {
+        0 => first,
+        1 => Error::new(first.kind(), format!("{first}; {} cannot be written either", names[1])),
+        n => {
+            Error::new(first.kind(), format!("{first}; {n} more tensors cannot be written either"))
+        }
+    };
+    Some(error.hint(way_out(&names)))
+}
+
+/// Whether the target can hold a tensor.
 fn writable(tensor: &Tensor) -> Result<()> {
     let place = format!("tensor {}", tensor.name());
     match tensor.bytes() {
         TensorBytes::None(why) => {
-            return Err(Error::unsupported(format!("there are no bytes to write: {why}"))
-                .within(place)
-                .hint(way_out(tensor.name())));
+            let message = format!("there are no bytes to write: {why}");
+            return Err(Error::unsupported(message).within(place));
         }
-        TensorBytes::Broken(e) => return Err(e.clone().within(place).hint(way_out(tensor.name()))),
+        TensorBytes::Broken(e) => return Err(e.clone().within(place)),
         _ => {}
     }
     if tensor.dtype().safetensors_name().is_none() {
-        return Err(Error::unsupported(format!("safetensors has no dtype {}", tensor.dtype()))
-            .within(place)
-            .hint(way_out(tensor.name())));
+        let message = format!("safetensors has no dtype {}", tensor.dtype());
+        return Err(Error::unsupported(message).within(place));
     }
-    tensor
-        .check_expansion(&ckptkit_core::Limits::default())
-        .map_err(|e| e.hint(way_out(tensor.name())))
+    tensor.check_expansion(&ckptkit_core::Limits::default())
 }
 
 /// Everything else that the source has: values, and what a single file has no place for.
@@ -380,6 +408,14 @@ impl Plan {
         &self.report
     }
 
+    pub(super) fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    pub(super) fn destination(&self) -> &Path {
+        &self.destination
+    }
+
     /// Every output byte.
     #[must_use]
     pub fn layout(&self) -> &Layout {
@@ -394,136 +430,9 @@ impl Plan {
     /// something else than a checkpoint.
     pub fn write(&self, existing: Existing, options: &CopyOptions<'_>) -> Result<Report> {
         if existing == Existing::Replace && self.layout.is_directory() {
-            nothing_foreign(&self.destination, &self.layout)?;
+            foreign::nothing_foreign(&self.destination, &self.layout)?;
         }
         self.layout.write(&self.destination, existing, options)?;
         Ok(self.report.clone())
     }
-
-    /// Writes, then reads the output back and compares every tensor with the source, byte for
-    /// byte, in bounded memory.
-    ///
-    /// # Errors
-    /// As [`Plan::write`]; [`Io`](ckptkit_core::ErrorKind::Io) naming the tensor that differs. The
-    /// output is then there, for whoever looks into it.
-    pub fn write_verified(&self, existing: Existing, options: &CopyOptions<'_>) -> Result<Report> {
-        let report = self.write(existing, options)?;
-        let written = Checkpoint::open(&self.destination)?;
-        for tensor in &self.tensors {
-            compare(tensor, &written.tensor(tensor.name())?)
-                .map_err(|e| e.in_file(&self.destination))?;
-        }
-        Ok(report)
-    }
-}
-
-/// Compares two tensors a few MiB at a time.
-fn compare(source: &Tensor, written: &Tensor) -> Result<()> {
-    const BLOCK: u64 = 4 << 20;
-    let differs = |what: String| {
-        Error::new(ckptkit_core::ErrorKind::Io, what)
-            .within(format_args!("tensor {}", source.name()))
-            .hint("the disk or the memory of this machine may be failing: write it again")
-    };
-    if (source.dtype(), source.shape()) != (written.dtype(), written.shape()) {
-        return Err(differs(format!(
-            "{} {:?} was written as {} {:?}",
-            source.dtype(),
-            source.shape(),
-            written.dtype(),
-            written.shape()
-        )));
-    }
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    let mut at = 0;
-    while at < source.byte_len() {
-        let n = usize::try_from(BLOCK.min(source.byte_len() - at)).unwrap_or(0);
-        a.resize(n, 0);
-        b.resize(n, 0);
-        source.read_into(at, &mut a)?;
-        written.read_into(at, &mut b)?;
-        if let Some(i) = a.iter().zip(&b).position(|(x, y)| x != y) {
-            return Err(differs(format!("byte {} differs from the source", at + i as u64)));
-        }
-        at += n as u64;
-    }
-    Ok(())
-}
-
-/// Refuses to replace a directory with anything in it that no checkpoint has. What a reader takes
-/// for an artifact proves nothing: that is every file beside the tensors.
-fn nothing_foreign(directory: &Path, layout: &Layout) -> Result<()> {
-    let files = below(directory)?;
-    if files.is_empty() {
-        return Ok(());
-    }
-    Checkpoint::open(directory).map_err(|e| {
-        Error::denied(format!(
-            "the directory is not replaced, since it holds no checkpoint ({})",
-            e.message()
-        ))
-        .in_file(directory)
-        .hint("choose another destination")
-    })?;
-    let written: HashSet<&str> =
-        layout.files().filter_map(|(path, _)| path.map(|p| p.as_str())).collect();
-    match files.iter().find(|name| !belongs(name) && !written.contains(name.as_str())) {
-        None => Ok(()),
-        Some(name) => Err(Error::denied(format!(
-            "the directory is not replaced, since {name} in it belongs to no checkpoint"
-        ))
-        .in_file(directory)
-        .hint("move it away, or choose another destination")),
-    }
-}
-
-/// Every file below a directory, by its path from there, `/` between parts; a link is a file.
-fn below(directory: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mut pending = vec![(directory.to_path_buf(), String::new())];
-    while let Some((at, prefix)) = pending.pop() {
-        if prefix.is_empty() && !at.is_dir() {
-            break;
-        }
-        let io = |e| Error::io("list the directory", e).in_file(&at);
-        for entry in std::fs::read_dir(&at).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-            if entry.file_type().map_err(io)?.is_dir() {
-                pending.push((entry.path(), name + "/"));
-            } else {
-                found.push(name);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Whether a file of this name is one that writers of checkpoints put there.
-fn belongs(path: &str) -> bool {
-    const SUFFIXES: [&str; 8] = [
-        ".safetensors",
-        ".json",
-        ".distcp",
-        ".metadata",
-        ".model",
-        ".vocab",
-        ".jinja",
-        ".tiktoken",
-    ];
-    const NAMES: [&str; 7] = [
-        "model_config.yaml",
-        "model_weights.ckpt",
-        "meta.pt",
-        "common.pt",
-        "README.md",
-        "vocab.txt",
-        "merges.txt",
-    ];
-    let name = path.rsplit('/').next().unwrap_or(path);
-    // NeMo puts 32 hexadecimal digits before the name of an artifact.
-    let nemo = name
-        .split_once('_')
-        .is_some_and(|(id, _)| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()));
-    nemo || NAMES.contains(&name) || SUFFIXES.iter().any(|s| name.ends_with(s))
 }

@@ -114,18 +114,27 @@ impl TorchFile {
             (node, rest) = (child, after);
             keys.push(key);
         }
+        // What a plain dict does not have need not be looked for in the values under it.
+        if !rest.is_empty() && matches!(node.kind(), Kind::Dict) && node.attributes().is_empty() {
+            let held = node.pairs().into_iter().map(|(k, _)| ckptkit_core::join(&[text::key(k)]));
+            return Err(self.absent(path, rest, held.collect()));
+        }
         let value = self.value_under(node, &keys)?;
         value.get(rest).cloned().ok_or_else(|| {
-            let at = path.strip_suffix(rest).unwrap_or("").trim_end_matches('.');
-            let keys: Vec<String> = value.children().into_iter().map(|(k, _)| k).take(12).collect();
-            let place = if at.is_empty() { "the root".to_owned() } else { format!("{at:?}") };
-            Error::not_found(format!("there is no value {path:?}"))
-                .in_file(self.section().name())
-                .hint(format!(
-                    "{place} holds: {}",
-                    if keys.is_empty() { "nothing".into() } else { keys.join(", ") }
-                ))
+            let held = value.children().into_iter().map(|(key, _)| key);
+            self.absent(path, rest, held.collect())
         })
+    }
+
+    /// The error for a path of which `rest` leads nowhere.
+    fn absent(&self, path: &str, rest: &str, mut held: Vec<String>) -> Error {
+        held.truncate(12);
+        let at = path.strip_suffix(rest).unwrap_or("").trim_end_matches('.');
+        let place = if at.is_empty() { "the root".to_owned() } else { format!("{at:?}") };
+        let held = if held.is_empty() { "nothing".to_owned() } else { held.join(", ") };
+        Error::not_found(format!("there is no value {path:?}"))
+            .in_file(self.section().name())
+            .hint(format!("{place} holds: {held}"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Prints what a Lightning checkpoint is and holds: `cargo run --example list -- last.ckpt`.
+//! Prints what a Lightning checkpoint is and holds: `cargo run --example list_lightning -- last.ckpt`.
 
 use lightning_ckpt::LightningCkpt;
 

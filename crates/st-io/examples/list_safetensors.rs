@@ -1,7 +1,7 @@
 //! Lists what a safetensors file, index or directory holds.
 //!
 //! ```text
-//! cargo run -p st-io --example list -- model.safetensors
+//! cargo run -p st-io --example list_safetensors -- model.safetensors
 //! ```
 
 use std::process::ExitCode;

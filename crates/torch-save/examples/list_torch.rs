@@ -1,4 +1,4 @@
-//! Lists the tensors of a file and what else it says: `cargo run --example list -- model.pt`.
+//! Lists the tensors of a file and what else it says: `cargo run --example list_torch -- model.pt`.
 
 use ckptkit_core::{Error, Result};
 use torch_save::TorchFile;
