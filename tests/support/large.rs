@@ -7,12 +7,20 @@ use std::path::Path;
 
 use crate::pickle::{self, fields, int, list, none, text, vector};
 
-/// Tensors of each checkpoint.
-pub const TENSORS: u64 = 2000;
-/// Elements of each: 3 MiB, 5.9 GiB together.
-pub const ELEMENTS: u64 = 786_432;
+/// How large a checkpoint is.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Tensors in it.
+    pub tensors: u64,
+    /// Elements of each, of four bytes.
+    pub elements: u64,
+}
 
-const BYTES: u64 = ELEMENTS * 4;
+impl Size {
+    fn bytes(self) -> u64 {
+        self.elements * 4
+    }
+}
 
 fn name(i: u64) -> String {
     format!("encoder.layers.{}.part_{}.weight", i / 10, i % 10)
@@ -44,24 +52,26 @@ impl Sparse {
 }
 
 /// One safetensors file.
-pub fn safetensors(path: &Path) {
+pub fn safetensors(path: &Path, size: Size) {
+    let Size { tensors, elements } = size;
     let entry = |i: u64| {
-        let (name, start) = (name(i), i * BYTES);
-        let end = start + BYTES;
-        format!(r#""{name}":{{"dtype":"F32","shape":[{ELEMENTS}],"data_offsets":[{start},{end}]}}"#)
+        let (name, start) = (name(i), i * size.bytes());
+        let end = start + size.bytes();
+        format!(r#""{name}":{{"dtype":"F32","shape":[{elements}],"data_offsets":[{start},{end}]}}"#)
     };
-    let header = format!("{{{}}}", (0..TENSORS).map(entry).collect::<Vec<_>>().join(","));
+    let header = format!("{{{}}}", (0..tensors).map(entry).collect::<Vec<_>>().join(","));
     let mut out = Sparse::create(path);
     out.put(&(header.len() as u64).to_le_bytes());
     out.put(header.as_bytes());
-    out.hole(TENSORS * BYTES);
+    out.hole(tensors * size.bytes());
     out.done();
 }
 
 /// What a Lightning file's pickle holds.
-fn lightning(legacy: bool) -> Vec<u8> {
+fn lightning(size: Size, legacy: bool) -> Vec<u8> {
+    let Size { tensors, elements } = size;
     let weights: Vec<(Vec<u8>, Vec<u8>)> =
-        (0..TENSORS).map(|i| (text(&name(i)), vector(&i.to_string(), ELEMENTS, legacy))).collect();
+        (0..tensors).map(|i| (text(&name(i)), vector(&i.to_string(), elements, legacy))).collect();
     pickle::pickle(&fields(&[
         ("epoch", int(1)),
         ("global_step", int(2)),
@@ -71,14 +81,14 @@ fn lightning(legacy: bool) -> Vec<u8> {
 }
 
 /// The zip archive of a Lightning checkpoint, in the 64-bit form.
-pub fn ckpt(path: &Path) {
+pub fn ckpt(path: &Path, size: Size) {
     let mut out = Sparse::create(path);
-    zip(&mut out, lightning(false), TENSORS);
+    zip(&mut out, lightning(size, false), size.tensors, size.bytes());
     out.done();
 }
 
 /// A torch file with this pickle and so many storages.
-fn zip(out: &mut Sparse, pickle: Vec<u8>, storages: u64) {
+fn zip(out: &mut Sparse, pickle: Vec<u8>, storages: u64, bytes: u64) {
     let base = out.at;
     let mut members = vec![("archive/data.pkl".to_owned(), Some(pickle))];
     members.extend((0..storages).map(|i| (format!("archive/data/{i}"), None)));
@@ -87,7 +97,7 @@ fn zip(out: &mut Sparse, pickle: Vec<u8>, storages: u64) {
     let mut directory = Vec::new();
     for (name, content) in members {
         let offset = out.at - base;
-        let len = content.as_ref().map_or(BYTES, |c| c.len() as u64);
+        let len = content.as_ref().map_or(bytes, |c| c.len() as u64);
         let size = u32::try_from(len).unwrap().to_le_bytes();
         let name_len = u16::try_from(name.len()).unwrap().to_le_bytes();
         // Stored, no flags; a listing does not look at the checksum.
@@ -115,7 +125,7 @@ fn zip(out: &mut Sparse, pickle: Vec<u8>, storages: u64) {
 }
 
 /// A legacy stream.
-pub fn legacy(path: &Path) {
+pub fn legacy(path: &Path, size: Size) {
     let mut out = Sparse::create(path);
     let magic = [&[0x8A, 10][..], &0x1950_a86a_20f9_469c_fc6c_u128.to_le_bytes()[..10]].concat();
     out.put(&pickle::pickle(&magic));
@@ -126,18 +136,18 @@ pub fn legacy(path: &Path) {
         ("little_endian", vec![0x88]),
         ("type_sizes", sizes),
     ])));
-    out.put(&lightning(true));
-    let keys: Vec<Vec<u8>> = (0..TENSORS).map(|i| text(&i.to_string())).collect();
+    out.put(&lightning(size, true));
+    let keys: Vec<Vec<u8>> = (0..size.tensors).map(|i| text(&i.to_string())).collect();
     out.put(&pickle::pickle(&list(&keys)));
-    for _ in 0..TENSORS {
-        out.put(&ELEMENTS.to_le_bytes());
-        out.hole(BYTES);
+    for _ in 0..size.tensors {
+        out.put(&size.elements.to_le_bytes());
+        out.hole(size.bytes());
     }
     out.done();
 }
 
 /// A `.nemo` archive around the same zip.
-pub fn nemo(path: &Path) {
+pub fn nemo(path: &Path, size: Size) {
     let config = b"target: nemo.collections.asr.models.ctc_models.EncDecCTCModel\n";
     let mut out = Sparse::create(path);
     out.put(&tar_header("./model_config.yaml", config.len() as u64));
@@ -145,7 +155,7 @@ pub fn nemo(path: &Path) {
     out.hole(512 - config.len() as u64);
     let header = out.at;
     out.hole(512);
-    zip(&mut out, lightning(false), TENSORS);
+    zip(&mut out, lightning(size, false), size.tensors, size.bytes());
     let len = out.at - header - 512;
     out.hole(len.next_multiple_of(512) - len + 1024);
     let end = out.at;
@@ -169,26 +179,28 @@ fn tar_header(name: &str, len: u64) -> Vec<u8> {
 }
 
 /// A distributed checkpoint of one rank, a chunk a tensor.
-pub fn distcp(path: &Path) {
+pub fn distcp(path: &Path, size: Size) {
     const META: &str = "torch.distributed.checkpoint.metadata";
     const FILES: &str = "torch.distributed.checkpoint.filesystem";
+    let Size { tensors: count, elements } = size;
+    let bytes = size.bytes();
     let size = |n: u64| pickle::call("torch", "Size", &[pickle::ints(&[n])]);
     let layout = pickle::call("torch.serialization", "_get_layout", &[text("torch.strided")]);
     let memory = pickle::call(META, "_MEM_FORMAT_ENCODING", &[int(0)]);
     let dtype = pickle::global("torch", "float32");
     let properties = pickle::tuple(&[dtype, layout, pickle::no(), memory, pickle::no()]);
     let properties = pickle::object(META, "TensorProperties", &properties);
-    let chunk = fields(&[("offsets", size(0)), ("sizes", size(ELEMENTS))]);
+    let chunk = fields(&[("offsets", size(0)), ("sizes", size(elements))]);
     let chunk = pickle::object(META, "ChunkStorageMetadata", &chunk);
     let tensor =
-        fields(&[("properties", properties), ("size", size(ELEMENTS)), ("chunks", list(&[chunk]))]);
+        fields(&[("properties", properties), ("size", size(elements)), ("chunks", list(&[chunk]))]);
     let tensor = pickle::object(META, "TensorStorageMetadata", &tensor);
     let (mut tensors, mut places) = (Vec::new(), Vec::new());
     std::fs::create_dir(path).unwrap();
     let mut out = Sparse::create(&path.join("__0_0.distcp"));
-    for i in 0..TENSORS {
+    for i in 0..count {
         let start = out.at;
-        zip(&mut out, pickle::pickle(&vector("0", ELEMENTS, false)), 1);
+        zip(&mut out, pickle::pickle(&vector("0", elements, false)), 1, bytes);
         let name = format!("model.{}", name(i));
         tensors.push((text(&name), tensor.clone()));
         let index = fields(&[("fqn", text(&name)), ("offset", size(0)), ("index", int(0))]);
