@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use ckptkit_core::{Error, Key, Result};
 
-use crate::pickle::{Graph, Kind, Mut, NodeId, NodeRef};
+use crate::pickle::{Global, Graph, Kind, Mut, NodeId, NodeRef};
 use crate::rebuild::Spec;
 use crate::text;
 
@@ -198,6 +198,7 @@ fn is_container(node: NodeRef<'_>) -> bool {
 /// parameters, buffers and submodules as its `state_dict()` would name them.
 fn children_of<'a>(node: NodeRef<'a>) -> Vec<(Key, NodeRef<'a>)> {
     let mut out = Vec::new();
+    let node = scripted(node);
     if let Some((callable, args)) = node.call() {
         if is_leaf_class(callable) {
             return out;
@@ -249,6 +250,27 @@ fn children_of<'a>(node: NodeRef<'a>) -> Vec<(Key, NodeRef<'a>)> {
     }
     out.extend(node.attributes().into_iter().map(|(key, value)| (text::key(key), value)));
     out
+}
+
+/// The list or dict inside the call that TorchScript puts around one to keep its type.
+pub(crate) fn scripted(mut node: NodeRef<'_>) -> NodeRef<'_> {
+    /// Real files have one; a call around itself must end.
+    const MAX_CALLS: usize = 4;
+    for _ in 0..MAX_CALLS {
+        match node.call() {
+            Some((callable, args)) if callable.as_global().is_some_and(is_type_tag) => {
+                node = args.first().copied().unwrap_or(node);
+            }
+            _ => break,
+        }
+    }
+    node
+}
+
+fn is_type_tag(g: Global<'_>) -> bool {
+    g.module == "torch.jit._pickle"
+        && (g.name == "restore_type_tag"
+            || g.name.starts_with("build_") && g.name.ends_with("list"))
 }
 
 /// Constructions that are one value each.

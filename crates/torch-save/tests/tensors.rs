@@ -469,3 +469,18 @@ fn what_is_not_there_is_named() {
     let e = file.lookup("model.bias").unwrap_err().to_string();
     assert!(e.contains("\"model\" holds: weight"), "{e}");
 }
+
+#[test]
+fn the_typed_containers_of_torchscript_are_seen_through() {
+    // As torch 2.15 pickles List[Tensor], Dict[str, Tensor] and List[int] of a scripted module.
+    let tag = |name: &str, args: &[Vec<u8>]| reduce(&global("torch.jit._pickle", name), args);
+    let tagged = [object(&[("k", values(3))]), text("Dict[str, Tensor]")];
+    let object = object(&[
+        ("lst", tag("build_tensorlist", &[list(&[values(2), l(0, 1)])])),
+        ("d", tag("restore_type_tag", &tagged)),
+        ("n", tag("build_intlist", &[ints(&[4, 5])])),
+    ]);
+    let file =
+        check(&object, &["lst.0 F32 [2] tensor", "lst.1 I64 [1] tensor", "d.k F32 [3] tensor"]);
+    assert_eq!(file.lookup("n.1").unwrap().as_int(), Some(5));
+}

@@ -4,6 +4,7 @@ use ckptkit_core::{Dtype, Result};
 
 use super::plain::{Context, array, string, unnamed_tensor};
 use super::{Object, Value};
+use crate::flatten::scripted;
 use crate::numpy::{self, Scalar, raw_bytes};
 use crate::pickle::{Global, Kind, NodeRef};
 use crate::text;
@@ -37,6 +38,10 @@ pub(super) fn value(cx: &mut Context<'_>, node: NodeRef<'_>) -> Option<Result<Va
     }
     if let Some(tensor) = unnamed_tensor(node) {
         return Some(Ok(tensor));
+    }
+    let inner = scripted(node);
+    if inner.id() != node.id() {
+        return Some(cx.value(inner));
     }
     let (callable, args) = node.call()?;
     let g = callable.as_global()?;
