@@ -62,6 +62,23 @@ impl Tensor {
     }
 }
 
+impl Dtype {
+    /// The value of one little-endian element; `None` for types that are no floats of whole bytes
+    /// and for another number of bytes.
+    #[must_use]
+    pub fn to_f64(self, element: &[u8]) -> Option<f64> {
+        if self == Self::F64 {
+            return Some(f64::from_le_bytes(element.try_into().ok()?));
+        }
+        if !self.is_castable() || self.element_bytes() != Some(element.len() as u64) {
+            return None;
+        }
+        let mut wide = [0_f32];
+        widen(element, self, &mut wide);
+        Some(f64::from(wide[0]))
+    }
+}
+
 /// Casts whole elements; `out` has as many as `from`.
 pub(crate) fn cast(from: &[u8], source: Dtype, out: &mut [u8], target: Dtype) {
     let size = |dtype: Dtype| dtype.bits() as usize / 8;
