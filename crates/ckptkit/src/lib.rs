@@ -65,6 +65,8 @@ mod checkpoint;
 #[cfg(feature = "safetensors")]
 mod convert;
 mod digest;
+#[cfg(feature = "torch")]
+pub mod elements;
 mod format;
 mod inspect;
 #[cfg(feature = "torch")]

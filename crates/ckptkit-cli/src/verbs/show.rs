@@ -2,12 +2,13 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use ckptkit::elements::{self, Statistics};
 use ckptkit::{Checkpoint, Error, ErrorKind, Json, Tensor, Value};
 use serde::Serialize;
 
 use super::print_json;
 use crate::args::Show;
-use crate::elements::{self, Statistics};
+use crate::elements::element;
 use crate::exit::{Exit, Failure, Run};
 use crate::table::{bytes, count, plain, plain_lines, shape};
 
@@ -168,7 +169,7 @@ fn print_tensor(
             writeln!(out, "{}", plain(e.message()))?;
         }
     } else if elements::is_shown(tensor.dtype()) {
-        let shown: Vec<String> = first.iter().map(|e| elements::text(tensor.dtype(), e)).collect();
+        let shown: Vec<String> = first.iter().map(|e| element(tensor.dtype(), e)).collect();
         let more = if tensor.info().numel() > SHOWN_ELEMENTS { ", …" } else { "" };
         writeln!(out, "[{}{more}]", shown.join(", "))?;
     } else {

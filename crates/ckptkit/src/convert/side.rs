@@ -23,7 +23,7 @@ pub(super) fn add(
         let (name, bytes) = config_file(&config);
         if name != "config.json" {
             notes.push(format!(
-                "{} cannot be said in JSON without loss: it is kept as it is, as {name}",
+                "{} cannot be said in JSON without loss, so it stays as it is",
                 config.origin
             ));
         }
