@@ -225,6 +225,16 @@ impl Builder {
     /// Replaces the key-value pairs of a dict, or of an object with items; what else happened to
     /// it stays.
     pub fn replace_pairs(&mut self, node: NodeId, pairs: &[(NodeId, NodeId)]) {
+        let flat: Vec<NodeId> = pairs.iter().flat_map(|&(k, v)| [k, v]).collect();
+        self.replace_changes(node, MutKind::SetItems, &flat);
+    }
+
+    /// Replaces the items of a list, or of an object that they were appended to.
+    pub fn replace_items(&mut self, node: NodeId, items: &[NodeId]) {
+        self.replace_changes(node, MutKind::Append, items);
+    }
+
+    fn replace_changes(&mut self, node: NodeId, kind: MutKind, ids: &[NodeId]) {
         let mut records = Vec::new();
         let mut next = self.graph.nodes[node.0 as usize].first_mut;
         while let Some(&record) = self.graph.muts.get(next as usize) {
@@ -234,16 +244,25 @@ impl Builder {
         let slot = &mut self.graph.nodes[node.0 as usize];
         (slot.first_mut, slot.last_mut) = (NO_MUT, NO_MUT);
         // Items came before the state, if there is one: `OrderedDict` and its `_metadata`.
-        let first = records.iter().position(|r| r.kind == MutKind::SetItems);
+        let first = records.iter().position(|r| r.kind == kind);
         let first = first.unwrap_or_else(|| {
             records.iter().position(|r| r.kind == MutKind::Build).unwrap_or(records.len())
         });
         for record in &records[..first] {
             self.link(node, MutRecord { next: NO_MUT, ..*record });
         }
-        self.set_items(node, pairs);
-        for record in records[first..].iter().filter(|r| r.kind != MutKind::SetItems) {
+        self.change(node, kind, ids);
+        for record in records[first..].iter().filter(|r| r.kind != kind) {
             self.link(node, MutRecord { next: NO_MUT, ..*record });
+        }
+    }
+
+    /// Puts another node into a tuple; what is no tuple, or too short, stays as it is.
+    pub(crate) fn replace_part(&mut self, tuple: NodeId, index: usize, with: NodeId) {
+        if let Repr::Tuple(span) = self.graph.nodes[tuple.0 as usize].repr {
+            if index < span.len as usize {
+                self.graph.edges[span.start as usize + index] = with;
+            }
         }
     }
 

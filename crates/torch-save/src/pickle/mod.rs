@@ -12,6 +12,7 @@ mod tests;
 mod text;
 
 pub use bigint::decimal;
+pub(crate) use bigint::from_decimal;
 pub use build::Builder;
 pub(crate) use emit::{StorageId, emit};
 pub use graph::{Global, Graph, Kind, Mut, NodeId};
