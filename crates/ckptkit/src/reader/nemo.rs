@@ -52,6 +52,10 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         shards: weights.files().len().max(1),
         training: None,
         weights: except,
+        torch: match weights.files() {
+            [file] if file.prefix().is_none() => Some(file.torch().clone()),
+            _ => None,
+        },
         writer: config.nemo_version().map(|v| format!("NeMo {v}")),
         values: Box::new(NemoValues { archive }),
     })
