@@ -8,6 +8,8 @@ use ckptkit_core::{Error, Result, Tensor, TensorInfo, TensorSource, no_such_tens
 #[cfg(feature = "torch")]
 use crate::Value;
 use crate::format::{Detected, Format};
+#[cfg(feature = "torch")]
+use crate::opened::Whole;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened};
 use crate::training::Training;
 use crate::weights::{self, Weights};
@@ -178,14 +180,26 @@ impl Checkpoint {
     /// [`Document::tensors`](torch_save::Document::tensors).
     #[cfg(feature = "torch")]
     pub fn document(&self) -> Result<torch_save::Document> {
-        if let Some(file) = self.torch_file() {
-            return file.edit().map_err(|e| e.in_file(&self.path));
-        }
-        let tensors: Vec<Tensor> = self.tensors().cloned().collect();
-        let mut document = torch_save::Document::new();
-        let root = document.state_dict(&tensors).map_err(|e| e.in_file(&self.path))?;
-        document.set_root(root);
-        Ok(document)
+        self.whole().map(|whole| whole.document)
+    }
+
+    /// The document and the nodes of the tensors.
+    #[cfg(feature = "torch")]
+    pub(crate) fn whole(&self) -> Result<Whole> {
+        let found = self.opened.values.whole();
+        let found = found.and_then(|whole| match whole {
+            Some(whole) => Ok(whole),
+            None => {
+                let tensors: Vec<Tensor> = self.tensors().cloned().collect();
+                let mut document = torch_save::Document::new();
+                let root = document.state_dict(&tensors)?;
+                document.set_root(root);
+                let values = document.root().pairs().into_iter().map(|(_, value)| value.id());
+                let nodes = tensors.iter().map(|t| t.name().to_owned()).zip(values).collect();
+                Ok(Whole { document, nodes })
+            }
+        });
+        found.map_err(|e| e.in_file(&self.path))
     }
 
     /// The `__metadata__` of a safetensors checkpoint.

@@ -9,6 +9,7 @@ use torch_save::{Document, TensorKind, TorchFile, WriteOptions};
 use super::choose::{Chosen, Object};
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
+use crate::opened::Whole;
 use crate::weights::Weights;
 
 /// The bare state dict.
@@ -78,10 +79,9 @@ pub(super) fn lightning(
 /// The whole object.
 pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let checkpoint = job.checkpoint;
-    let mut document = checkpoint.document()?;
+    let Whole { mut document, nodes } = checkpoint.whole()?;
     let mut tensors: Vec<Tensor> = checkpoint.tensors().cloned().collect();
     if let Some(dtype) = job.wish.dtype {
-        let file = checkpoint.torch_file();
         let weights = match &job.wish.weights_key {
             Some(key) => checkpoint.weights_under(key)?,
             None => checkpoint.weights()?,
@@ -94,7 +94,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
                 job.report.cast.insert(full.clone(), dtypes.into());
             }
         }
-        replace(&mut document, file, &cast)?;
+        replace(&mut document, &nodes, &cast)?;
         for tensor in &mut tensors {
             if let Some(cast) = cast.get(tensor.name()) {
                 *tensor = cast.clone();
@@ -108,25 +108,23 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     Ok((Layout::file(document.layout(&options(job))?), tensors))
 }
 
-/// Puts tensors of a file, by their names, in the place of those that they were.
+/// Puts tensors, by their names, in the place of those that they were.
 fn replace(
     document: &mut Document,
-    file: Option<&TorchFile>,
+    nodes: &[(String, NodeId)],
     tensors: &HashMap<&str, Tensor>,
 ) -> Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let mut places: Vec<(NodeId, &Tensor)> = Vec::new();
+    let mut places: Vec<(NodeId, Tensor)> = Vec::new();
     let mut seen = HashSet::new();
-    for entry in file.tensors() {
-        let Some(tensor) = tensors.get(entry.tensor().name()) else { continue };
-        let node = document.imported(file, entry.node()).and_then(|n| document.innermost(n));
-        if let Some(node) = node.filter(|n| seen.insert(*n)) {
-            places.push((node, tensor));
+    for (name, node) in nodes {
+        let Some(tensor) = tensors.get(name.as_str()) else { continue };
+        if let Some(node) = document.innermost(*node).filter(|n| seen.insert(*n)) {
+            places.push((node, tensor.clone()));
         }
     }
-    let values: Vec<Tensor> = places.iter().map(|(_, t)| (*t).clone()).collect();
-    let nodes = document.tensors(&values)?;
-    for ((place, _), node) in places.into_iter().zip(nodes) {
+    let values: Vec<Tensor> = places.iter().map(|(_, t)| t.clone()).collect();
+    let new = document.tensors(&values)?;
+    for ((place, _), node) in places.into_iter().zip(new) {
         document.builder().replace(place, node);
     }
     Ok(())

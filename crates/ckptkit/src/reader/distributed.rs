@@ -8,7 +8,7 @@ use distcp::DistCheckpoint;
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole};
 use crate::training::Training;
 
 /// Keys and beginnings of names that are never the model's: Megatron keeps all at the root.
@@ -97,6 +97,11 @@ impl Values for DistValues {
 
     fn top(&self) -> Vec<String> {
         top_keys(&self.checkpoint)
+    }
+
+    fn whole(&self) -> Result<Option<Whole>> {
+        let whole = self.checkpoint.whole()?;
+        Ok(Some(Whole { document: whole.document, nodes: whole.tensors }))
     }
 
     fn config(&self) -> Result<Option<Config>> {
