@@ -17,7 +17,10 @@ struct Judge {
     env: &'static Env,
 }
 
-static JUDGES: &[Judge] = &[Judge { name: "torch", env: &python::TORCH }];
+static JUDGES: &[Judge] = &[
+    Judge { name: "torch", env: &python::TORCH },
+    Judge { name: "transformers", env: &python::TORCH },
+];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     if let Some(unknown) = args.iter().find(|a| JUDGES.iter().all(|j| j.name != **a)) {
@@ -92,9 +95,16 @@ fn ask(judge: &Judge, program: &Path, scratch: &Path) -> Result<Vec<(String, u64
         }
     }
     if !out.status.success() {
-        return Err(format!("ended with {}: {}", out.status, String::from_utf8_lossy(&out.stderr)));
+        return Err(format!("ended with {}: {}", out.status, without_bars(&out.stderr)));
     }
     Ok(counts)
+}
+
+/// What a script said on its error output, but for the bars that libraries draw.
+fn without_bars(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let lines = text.lines().filter(|l| !l.contains("%|") && !l.contains("UserWarning"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The libraries that judged fewer loads than `interop.txt` asks for.
