@@ -109,8 +109,10 @@ mod transform;
 mod tree;
 mod variant;
 mod verify;
+mod write;
 
 pub use open::OpenOptions;
 pub use read::{ChunkInfo, DistCheckpoint};
 pub use storage::StorageReader;
 pub use verify::Report;
+pub use write::{Entry, Form, Placement, Plan, WriteOptions, layout, plan};
