@@ -111,9 +111,11 @@ mod transform;
 mod tree;
 mod variant;
 mod verify;
+mod write;
 
 pub use document::Whole;
 pub use open::OpenOptions;
 pub use read::{ChunkInfo, DistCheckpoint};
 pub use storage::StorageReader;
 pub use verify::Report;
+pub use write::{Entry, Form, Placement, Plan, WriteOptions, layout, plan};
