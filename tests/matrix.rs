@@ -13,11 +13,12 @@ use ckptkit_tests::fixture::{self, Fixture, each};
 use ckptkit_tests::obedient;
 
 /// What is written, and what it is called in the table.
-const TARGETS: [(&str, Target); 4] = [
+const TARGETS: [(&str, Target); 5] = [
     ("safetensors", Target::SafetensorsFile),
     ("sharded", Target::SafetensorsDirectory),
     ("ckpt", Target::LightningCkpt),
     ("torch", Target::Torch),
+    ("distcp", Target::Distcp),
 ];
 
 /// Cells of one column: filled as they are, filled after tensors were left out that the format
@@ -37,6 +38,7 @@ fn cell(f: &Fixture, target: Target, to: &Path) -> Count {
     let mut wish = Convert::new(target);
     // Smaller than most: directories have several shards.
     wish.max_shard_bytes = 200;
+    wish.ranks = 3;
     let Some((wish, report)) = obedient::convert(f, wish, to) else {
         return Count { empty: 1, ..Count::default() };
     };

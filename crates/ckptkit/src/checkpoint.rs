@@ -172,6 +172,12 @@ impl Checkpoint {
         self.opened.torch.as_ref()
     }
 
+    /// The distributed checkpoint that it is.
+    #[cfg(feature = "distcp")]
+    pub(crate) fn distributed(&self) -> Option<&distcp::DistCheckpoint> {
+        self.opened.distributed.as_ref()
+    }
+
     /// The whole object, to be changed and written by [`torch_save`]: that of its file, or where
     /// it comes from another format, its tensors under their names.
     ///
@@ -218,6 +224,15 @@ impl Checkpoint {
     #[must_use]
     pub fn training(&self) -> Option<&Training> {
         self.opened.training.as_ref()
+    }
+
+    /// Whether it holds more of a training run than weights.
+    pub(crate) fn is_training(&self) -> bool {
+        self.format() == Format::LightningCkpt
+            || (self.format() == Format::Distcp
+                && self.weights().is_ok_and(|w| {
+                    w.tensors.len() < self.opened.entries.len() || !self.value_keys().is_empty()
+                }))
     }
 
     /// What is strange about it without keeping it from being read.

@@ -114,6 +114,9 @@ pub(crate) struct Opened {
     /// The torch file that all tensors are in, under their names here.
     #[cfg(feature = "torch")]
     pub(crate) torch: Option<torch_save::TorchFile>,
+    /// The distributed checkpoint that it is.
+    #[cfg(feature = "distcp")]
+    pub(crate) distributed: Option<distcp::DistCheckpoint>,
 }
 
 /// How a format's weights are found.

@@ -81,24 +81,11 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let checkpoint = job.checkpoint;
     let Whole { mut document, nodes } = checkpoint.whole()?;
     let mut tensors: Vec<Tensor> = checkpoint.tensors().cloned().collect();
-    if let Some(dtype) = job.wish.dtype {
-        let weights = match &job.wish.weights_key {
-            Some(key) => checkpoint.weights_under(key)?,
-            None => checkpoint.weights()?,
-        };
-        let mut cast: HashMap<&str, Tensor> = HashMap::new();
-        for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
-            if tensor.dtype().is_castable() && tensor.has_bytes() && tensor.dtype() != dtype {
-                cast.insert(full, tensor.cast(dtype)?.renamed(full.as_str()));
-                let dtypes = [tensor.dtype(), dtype].map(|d| d.name().to_owned());
-                job.report.cast.insert(full.clone(), dtypes.into());
-            }
-        }
-        replace(&mut document, &nodes, &cast)?;
-        for tensor in &mut tensors {
-            if let Some(cast) = cast.get(tensor.name()) {
-                *tensor = cast.clone();
-            }
+    let cast = job.cast_weights()?;
+    replace(&mut document, &nodes, &cast)?;
+    for tensor in &mut tensors {
+        if let Some(cast) = cast.get(tensor.name()) {
+            *tensor = cast.clone();
         }
     }
     tensors.retain(Tensor::has_bytes);
@@ -112,12 +99,15 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
 fn replace(
     document: &mut Document,
     nodes: &[(String, NodeId)],
-    tensors: &HashMap<&str, Tensor>,
+    tensors: &HashMap<String, Tensor>,
 ) -> Result<()> {
+    if tensors.is_empty() {
+        return Ok(());
+    }
     let mut places: Vec<(NodeId, Tensor)> = Vec::new();
     let mut seen = HashSet::new();
     for (name, node) in nodes {
-        let Some(tensor) = tensors.get(name.as_str()) else { continue };
+        let Some(tensor) = tensors.get(name) else { continue };
         if let Some(node) = document.innermost(*node).filter(|n| seen.insert(*n)) {
             places.push((node, tensor.clone()));
         }

@@ -56,6 +56,8 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
             [file] if file.prefix().is_none() => Some(file.torch().clone()),
             _ => None,
         },
+        #[cfg(feature = "distcp")]
+        distributed: None,
         writer: config.nemo_version().map(|v| format!("NeMo {v}")),
         values: Box::new(NemoValues { archive }),
     })

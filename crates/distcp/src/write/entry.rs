@@ -87,6 +87,15 @@ impl Entry {
         join(&self.path)
     }
 
+    /// The tensor, where it is one.
+    #[must_use]
+    pub fn as_tensor(&self) -> Option<&Tensor> {
+        match &self.kind {
+            EntryKind::Tensor(tensor) => Some(tensor),
+            EntryKind::Bytes(_) => None,
+        }
+    }
+
     pub(super) fn kind(&self) -> &EntryKind {
         &self.kind
     }
