@@ -63,7 +63,7 @@ fn cut(tensor: &Tensor, region: &Region) -> Result<Tensor> {
     let bytes = match tensor.bytes() {
         bytes @ (TensorBytes::None(_) | TensorBytes::Broken(_)) => bytes.clone(),
         _ if region.is_empty() => TensorBytes::Range(Section::from_bytes([], "no elements")),
-        TensorBytes::Deferred(_) => part(tensor, region.clone()),
+        TensorBytes::Deferred(_) => deferred(tensor, region.clone()),
         TensorBytes::Cast(source) => TensorBytes::Cast(Box::new(cut(source, region)?)),
         TensorBytes::Chunks(chunks) => return of_chunks(info, tensor, chunks, region),
         TensorBytes::Range(section) if packed => {
@@ -110,7 +110,7 @@ fn of_chunks(
         if shared.sizes == region.sizes {
             let inner = inner(chunk, shared);
             if matches!(chunk.tensor.bytes(), TensorBytes::Deferred(_)) {
-                return Tensor::new(info, part(&chunk.tensor, inner));
+                return Tensor::new(info, deferred(&chunk.tensor, inner));
             }
             let part = cut(&chunk.tensor, &inner).within(|| place(chunk))?;
             return Tensor::with_transform(info, part.bytes().clone(), part.transform());
@@ -133,11 +133,11 @@ fn meet(a: &Region, b: &Region) -> bool {
     })
 }
 
-fn part(whole: &Tensor, region: Region) -> TensorBytes {
+/// A box of a tensor that is deferred, which is found by its own description.
+pub(crate) fn deferred(whole: &Tensor, region: Region) -> TensorBytes {
     TensorBytes::Deferred(Deferred::new(Arc::new(Part { whole: whole.clone(), region })))
 }
 
-/// A box of a tensor that is deferred itself, and found by its own description.
 struct Part {
     whole: Tensor,
     region: Region,

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, ResultExt};
 use crate::limits::Limits;
+use crate::region;
 use crate::section::Section;
 use crate::shape::{self, Region};
 
@@ -234,7 +235,12 @@ impl Tensor {
     #[must_use]
     pub fn renamed(&self, name: impl Into<String>) -> Self {
         let info = TensorInfo { name: name.into().into(), ..self.0.info.clone() };
-        Self(Arc::new(Inner { info, bytes: self.0.bytes.clone(), transform: self.0.transform }))
+        let bytes = match &self.0.bytes {
+            // What is deferred is found by the name that its source knows.
+            TensorBytes::Deferred(_) => region::deferred(self, Region::whole(self.shape())),
+            bytes => bytes.clone(),
+        };
+        Self(Arc::new(Inner { info, bytes, transform: self.0.transform }))
     }
 
     /// The same tensor with nothing said of the storage that it shares.
