@@ -44,7 +44,11 @@ VARIANTS = {
     "items": ["3", "items"],
     "aligned": ["2", "align=4096"],
 }
-SHARDS = {"shards_1": ["1", "safetensors"], "shards_3": ["3", "safetensors"], "shards_2x2": ["4", "2", "2", "safetensors"]}
+SHARDS = {
+    "shards_1": ["1", "safetensors"],
+    "shards_3": ["3", "safetensors"],
+    "shards_2x2": ["4", "2", "2", "safetensors"],
+}
 # Tensors only, of dtypes that safetensors has.
 FOR_SHARDS = ["mesh_2d", "tp_2", "tp_4", "weights"]
 
