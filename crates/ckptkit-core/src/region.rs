@@ -55,10 +55,7 @@ fn cut(tensor: &Tensor, region: &Region) -> Result<Tensor> {
     if region.sizes == shape {
         return Ok(tensor.clone());
     }
-    let mut info = TensorInfo::new(tensor.name(), dtype, region.sizes.as_slice())?;
-    if let Some(id) = tensor.info().storage() {
-        info = info.in_storage(id);
-    }
+    let info = tensor.info().reshaped(region.sizes.as_slice())?;
     let packed = dtype.element_bytes().is_none();
     if packed && !region.is_empty() {
         check_packed(dtype, shape, region)?;
@@ -66,10 +63,7 @@ fn cut(tensor: &Tensor, region: &Region) -> Result<Tensor> {
     let bytes = match tensor.bytes() {
         bytes @ (TensorBytes::None(_) | TensorBytes::Broken(_)) => bytes.clone(),
         _ if region.is_empty() => TensorBytes::Range(Section::from_bytes([], "no elements")),
-        TensorBytes::Deferred(_) => {
-            let part = Part { whole: tensor.clone(), region: region.clone() };
-            TensorBytes::Deferred(Deferred::new(Arc::new(part)))
-        }
+        TensorBytes::Deferred(_) => deferred(tensor, region.clone()),
         TensorBytes::Cast(source) => TensorBytes::Cast(Box::new(cut(source, region)?)),
         TensorBytes::Chunks(chunks) => return of_chunks(info, tensor, chunks, region),
         TensorBytes::Range(section) if packed => {
@@ -102,29 +96,34 @@ fn of_chunks(
     region: &Region,
 ) -> Result<Tensor> {
     let minus = |a: &[u64], b: &[u64]| a.iter().zip(b).map(|(x, y)| x - y).collect::<Vec<u64>>();
-    let mut parts = Vec::new();
-    for chunk in chunks.iter().filter(|c| meet(&c.region, region)) {
-        let Some(shared) = chunk.region.intersect(region) else { continue };
-        let inner = Region {
-            offsets: minus(&shared.offsets, &chunk.region.offsets),
-            sizes: shared.sizes.clone(),
-        };
-        let part =
-            cut(&chunk.tensor, &inner).within(|| format!("chunk at {:?}", chunk.region.offsets))?;
-        let placed =
-            Region { offsets: minus(&shared.offsets, &region.offsets), sizes: shared.sizes };
-        parts.push(Chunk { region: placed, tensor: part });
-    }
-    match &parts[..] {
-        // What is deferred is found by the description of its own chunk.
-        [only]
-            if only.region.sizes == region.sizes
-                && !matches!(only.tensor.bytes(), TensorBytes::Deferred(_)) =>
-        {
-            Tensor::with_transform(info, only.tensor.bytes().clone(), only.tensor.transform())
+    let inner = |chunk: &Chunk, shared: &Region| Region {
+        offsets: minus(&shared.offsets, &chunk.region.offsets),
+        sizes: shared.sizes.clone(),
+    };
+    let place = |chunk: &Chunk| format!("chunk at {:?}", chunk.region.offsets);
+    let met: Vec<(&Chunk, Region)> = chunks
+        .iter()
+        .filter(|chunk| meet(&chunk.region, region))
+        .filter_map(|chunk| Some((chunk, chunk.region.intersect(region)?)))
+        .collect();
+    if let [(chunk, shared)] = &met[..] {
+        if shared.sizes == region.sizes {
+            let inner = inner(chunk, shared);
+            if matches!(chunk.tensor.bytes(), TensorBytes::Deferred(_)) {
+                return Tensor::new(info, deferred(&chunk.tensor, inner));
+            }
+            let part = cut(&chunk.tensor, &inner).within(|| place(chunk))?;
+            return Tensor::with_transform(info, part.bytes().clone(), part.transform());
         }
-        _ => Tensor::with_transform(info, TensorBytes::Chunks(parts.into()), tensor.transform()),
     }
+    let parts = met.into_iter().map(|(chunk, shared)| {
+        let tensor = cut(&chunk.tensor, &inner(chunk, &shared)).within(|| place(chunk))?;
+        let region =
+            Region { offsets: minus(&shared.offsets, &region.offsets), sizes: shared.sizes };
+        Ok(Chunk { region, tensor })
+    });
+    let parts = TensorBytes::Chunks(parts.collect::<Result<_>>()?);
+    Tensor::with_transform(info, parts, tensor.transform())
 }
 
 /// Whether two boxes of equal rank share an element; allocates nothing.
@@ -134,7 +133,11 @@ fn meet(a: &Region, b: &Region) -> bool {
     })
 }
 
-/// A box of a tensor that is deferred itself.
+/// A box of a tensor that is deferred, which is found by its own description.
+pub(crate) fn deferred(whole: &Tensor, region: Region) -> TensorBytes {
+    TensorBytes::Deferred(Deferred::new(Arc::new(Part { whole: whole.clone(), region })))
+}
+
 struct Part {
     whole: Tensor,
     region: Region,

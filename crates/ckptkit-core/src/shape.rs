@@ -98,6 +98,12 @@ pub struct Region {
 }
 
 impl Region {
+    /// All of a tensor of this shape.
+    #[must_use]
+    pub fn whole(shape: &[u64]) -> Self {
+        Self { offsets: vec![0; shape.len()], sizes: shape.to_vec() }
+    }
+
     /// Whether the box holds no element.
     #[must_use]
     pub fn is_empty(&self) -> bool {

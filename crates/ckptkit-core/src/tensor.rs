@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, ResultExt};
 use crate::limits::Limits;
+use crate::region;
 use crate::section::Section;
 use crate::shape::{self, Region};
 
@@ -22,7 +23,8 @@ pub struct StorageId {
 /// What a tensor is before its bytes are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
-    name: String,
+    /// Shared by the tensor's boxes.
+    name: Arc<str>,
     dtype: Dtype,
     shape: Vec<u64>,
     numel: u64,
@@ -37,7 +39,10 @@ impl TensorInfo {
     /// [`Malformed`](crate::ErrorKind::Malformed) when the shape has more elements or bytes than
     /// can be counted (see [`shape::numel`]).
     pub fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<u64>>) -> Result<Self> {
-        let (name, shape) = (name.into(), shape.into());
+        Self::named(name.into().into(), dtype, shape.into())
+    }
+
+    fn named(name: Arc<str>, dtype: Dtype, shape: Vec<u64>) -> Result<Self> {
         let numel = shape::numel(&shape).within(|| format!("tensor {name}"))?;
         let byte_len = dtype.byte_len(numel).ok_or_else(|| {
             Error::malformed(format!(
@@ -46,6 +51,12 @@ impl TensorInfo {
             .within(format_args!("tensor {name}"))
         })?;
         Ok(Self { name, dtype, shape, numel, byte_len, storage: None })
+    }
+
+    /// The same in another shape.
+    pub(crate) fn reshaped(&self, shape: impl Into<Vec<u64>>) -> Result<Self> {
+        let other = Self::named(Arc::clone(&self.name), self.dtype, shape.into())?;
+        Ok(Self { storage: self.storage, ..other })
     }
 
     /// Says which storage the tensor lives in.
@@ -223,8 +234,13 @@ impl Tensor {
     /// The same tensor under another name.
     #[must_use]
     pub fn renamed(&self, name: impl Into<String>) -> Self {
-        let info = TensorInfo { name: name.into(), ..self.0.info.clone() };
-        Self(Arc::new(Inner { info, bytes: self.0.bytes.clone(), transform: self.0.transform }))
+        let info = TensorInfo { name: name.into().into(), ..self.0.info.clone() };
+        let bytes = match &self.0.bytes {
+            // What is deferred is found by the name that its source knows.
+            TensorBytes::Deferred(_) => region::deferred(self, Region::whole(self.shape())),
+            bytes => bytes.clone(),
+        };
+        Self(Arc::new(Inner { info, bytes, transform: self.0.transform }))
     }
 
     /// The same tensor with nothing said of the storage that it shares.

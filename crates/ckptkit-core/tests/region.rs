@@ -44,6 +44,34 @@ fn deferred(tensor: Tensor, asked: &Arc<AtomicUsize>) -> Tensor {
     Tensor::new(tensor.info().clone(), TensorBytes::Deferred(Deferred::new(found))).unwrap()
 }
 
+/// Finds what it knows by name.
+struct ByName;
+
+impl Resolve for ByName {
+    fn resolve(&self, info: &TensorInfo) -> Result<(TensorBytes, Transform)> {
+        if info.name() != "t" {
+            return Err(Error::not_found(format!("no {}", info.name())));
+        }
+        Ok((range(Dtype::U8, info.shape()).bytes().clone(), Transform::default()))
+    }
+}
+
+#[test]
+fn what_is_deferred_is_found_by_the_name_that_it_had() {
+    let found = Deferred::new(Arc::new(ByName));
+    let t = Tensor::new(info(Dtype::U8, &[4, 3]), TensorBytes::Deferred(found)).unwrap();
+    let rows = region(&[1, 0], &[2, 3]);
+    let renamed = t.renamed("other").renamed("another");
+    assert_eq!((renamed.name(), renamed.read().unwrap()), ("another", pattern(12)));
+    assert_eq!(renamed.region(&rows).unwrap().read().unwrap(), pattern(12)[3..9]);
+    assert_eq!(t.region(&rows).unwrap().renamed("other").read().unwrap(), pattern(12)[3..9]);
+    // A chunk, too, under the name of the whole.
+    let chunks = [Chunk { region: Region::whole(&[4, 3]), tensor: t }];
+    let info = TensorInfo::new("whole", Dtype::U8, [4, 3]).unwrap();
+    let whole = Tensor::new(info, TensorBytes::Chunks(chunks.into())).unwrap();
+    assert_eq!(whole.region(&rows).unwrap().read().unwrap(), pattern(12)[3..9]);
+}
+
 /// How a tensor comes to be.
 #[derive(Clone, Debug)]
 enum Made {

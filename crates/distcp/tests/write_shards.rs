@@ -101,6 +101,17 @@ fn checkpoints_become_shards() {
     }
 }
 
+/// torch says of every tensor in such data files that it lies at offset 0: only its name tells.
+#[test]
+fn tensors_of_safetensors_data_files_can_be_renamed() {
+    let source = DistCheckpoint::open(fixtures().join("distcp/safetensors_format")).unwrap();
+    for info in ckptkit_core::TensorSource::infos(&source) {
+        let tensor = ckptkit_core::TensorSource::tensor(&source, info.name()).unwrap();
+        let renamed = tensor.renamed("other").read().unwrap();
+        assert_eq!(renamed, tensor.read().unwrap(), "{}", info.name());
+    }
+}
+
 #[test]
 fn pairs_of_small_floats_and_strange_names() {
     let tensor = |dtype, shape: &[u64]| {

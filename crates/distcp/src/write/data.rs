@@ -67,6 +67,9 @@ fn in_file_order<'a>(
 
 fn item(planned: &Planned<'_>, share: Share, archives: &mut TensorArchives) -> Result<OutputFile> {
     match planned.entries[share.entry].kind() {
+        EntryKind::Bytes(archive) if archive.is_empty() => {
+            Err(Error::invalid("an object of no bytes, expected an archive of torch.save"))
+        }
         EntryKind::Bytes(archive) => Ok(archive.clone()),
         EntryKind::Tensor(tensor) => archives.layout(&chunk(planned, share, tensor)?),
     }

@@ -1,7 +1,7 @@
 //! `.metadata`: the pickle that says where everything is.
 //!
 //! Source of truth: `torch/distributed/checkpoint/metadata.py` and `filesystem.py` of torch 2.15.
-//! Class names and states are those that torch 2.3 and later load: the state of `TensorProperties`
+//! Class names and states are those that torch 2.4 and later load: the state of `TensorProperties`
 //! has five parts, since the sixth, which torch 2.15 adds, is one that older ones refuse.
 
 use std::collections::HashMap;

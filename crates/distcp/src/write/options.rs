@@ -31,7 +31,7 @@ pub struct WriteOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Form {
-    /// `.metadata` and `.distcp` files of `torch.save` archives, which torch 2.3 and later load.
+    /// `.metadata` and `.distcp` files of `torch.save` archives, which torch 2.4 and later load.
     #[default]
     TorchSave,
     /// The shards of torch's `HuggingFaceStorageWriter`, one safetensors file a rank: tensors

@@ -148,7 +148,7 @@ fn cut(mesh: &Mesh, shape: &[u64], placements: &[Placement]) -> Split {
 }
 
 fn region_of(mesh: &Mesh, shape: &[u64], placements: &[Placement], at: &[u32]) -> Region {
-    let mut region = Region { offsets: vec![0; shape.len()], sizes: shape.to_vec() };
+    let mut region = Region::whole(shape);
     for ((placement, &parts), &part) in placements.iter().zip(&mesh.dims).zip(at) {
         let Placement::Shard(d) = *placement else { continue };
         let (start, len) = part_of(region.sizes[d], u64::from(parts), u64::from(part));

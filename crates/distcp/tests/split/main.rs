@@ -1,7 +1,7 @@
 //! How a checkpoint is split and dealt out, against what torch did with the same state dicts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-mod support;
+mod index;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ckptkit_core::{CopyOptions, Existing};
 use distcp::Placement::{Replicate, Shard};
 use distcp::{DistCheckpoint, Entry, Placement, WriteOptions};
-use support::index::index;
+use index::index;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/distcp").join(name)

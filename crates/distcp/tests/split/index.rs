@@ -9,12 +9,12 @@ type Dims = Vec<u64>;
 
 /// The tables of a checkpoint, without the places of bytes in files.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Index {
+pub(crate) struct Index {
     /// Offsets and sizes of the chunks of each tensor, in order; nothing for an object.
-    pub chunks: BTreeMap<String, Vec<(Dims, Dims)>>,
+    pub(crate) chunks: BTreeMap<String, Vec<(Dims, Dims)>>,
     /// The items of each file, in the order in which they lie in it.
-    pub files: BTreeMap<String, Vec<(String, Option<Dims>)>>,
-    pub paths: BTreeMap<String, Vec<String>>,
+    pub(crate) files: BTreeMap<String, Vec<(String, Option<Dims>)>>,
+    pub(crate) paths: BTreeMap<String, Vec<String>>,
 }
 
 fn dims(size: NodeRef<'_>) -> Dims {
@@ -27,7 +27,7 @@ fn text(node: NodeRef<'_>) -> String {
 }
 
 /// The tables, and the names in the order of `planner_data`, which is that of the state dict.
-pub fn index(pickle: Vec<u8>) -> (Index, Vec<String>) {
+pub(crate) fn index(pickle: Vec<u8>) -> (Index, Vec<String>) {
     let graph = Graph::parse(pickle, &Limits::default()).unwrap();
     let root = graph.root();
     let pairs = |name: &str| root.attribute(name).unwrap().pairs();
