@@ -74,6 +74,8 @@ mod json;
 mod opened;
 mod reader;
 mod select;
+#[cfg(feature = "torch")]
+pub mod sidecar;
 mod training;
 mod weights;
 

@@ -76,6 +76,13 @@ impl Document {
         patched
     }
 
+    /// The node that a node of a file's graph became, where it was taken from there with
+    /// [`Document::import`] or [`TorchFile::edit`].
+    #[must_use]
+    pub fn imported(&self, file: &TorchFile, node: NodeId) -> Option<NodeId> {
+        self.imports.iter().find(|i| i.file.is(file))?.nodes.get(&node).copied()
+    }
+
     fn start(&mut self, file: &TorchFile) -> Result<Import> {
         let mut import = Import {
             file: file.clone(),
