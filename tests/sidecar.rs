@@ -45,7 +45,7 @@ fn with_one_node_a_word(document: &mut Document) {
 /// As a converter would call it for a safetensors target.
 fn encode(document: &Document, file: &TorchFile) -> Encoded {
     let mut names = sidecar::names(document, file);
-    names.retain(|(_, name)| file.tensor(name).unwrap().dtype().safetensors_name().is_some());
+    names.retain(|(name, _)| file.tensor(name).unwrap().dtype().safetensors_name().is_some());
     sidecar::encode(document, &names, &Header::new("torch"), &Limits::default()).unwrap()
 }
 
@@ -279,8 +279,12 @@ fn what_is_shared_is_there_once() {
     });
     assert!(json.starts_with(r#"{"$type":"dict","value":[[{"$id":0,"$type":"str","value":"xxx"#));
     assert!(json.len() < 20_000);
-    let json = of_builder(|b| b.big_int(&[0x5A; 5000]));
+    let json = of_builder(|b| b.big_int(&[0x5A; 65]));
     assert!(json.starts_with(r#"{"$type":"int","base64":""#));
+    for bytes in [[0x7F; 64], [0x80; 64]] {
+        let json = of_builder(|b| b.big_int(&bytes));
+        assert!(json.starts_with(r#"{"$type":"int","value":""#));
+    }
 }
 
 #[test]
@@ -329,7 +333,7 @@ fn views(
     dtype: Option<Dtype>,
     numel: u64,
     views: &[Seen<'_>],
-) -> (Document, Vec<(NodeId, String)>) {
+) -> (Document, Vec<(String, NodeId)>) {
     let mut document = Document::new();
     let bytes = numel * dtype.map_or(1, |d| d.element_bytes().unwrap());
     let whole = tensor("whole", Dtype::U8, &[bytes]);
@@ -342,9 +346,9 @@ fn views(
             view.strides = strides.to_vec();
         }
         let node = document.rebuild(&view).unwrap();
-        names.push((node, (*name).to_owned()));
+        names.push(((*name).to_owned(), node));
     }
-    let nodes: Vec<NodeId> = names.iter().map(|(node, _)| *node).collect();
+    let nodes: Vec<NodeId> = names.iter().map(|(_, node)| *node).collect();
     let list = document.builder().list();
     document.builder().append(list, &nodes);
     document.set_root(list);
@@ -352,7 +356,7 @@ fn views(
 }
 
 /// The only row of the table of storages, and the tensors to be written in addition.
-fn row(document: &Document, names: &[(NodeId, String)]) -> (String, Vec<String>) {
+fn row(document: &Document, names: &[(String, NodeId)]) -> (String, Vec<String>) {
     let header = Header::new("torch");
     let encoded = sidecar::encode(document, names, &header, &Limits::default()).unwrap();
     let (_, rows) = as_text(&encoded.json).rsplit_once(r#""storages": ["#).unwrap();
@@ -411,13 +415,13 @@ fn storages_lie_in_the_tensors_that_show_them() {
     let own = expected("\"C128\"", 2, r#""tensor":"__storage__.0""#);
     assert_eq!(row(&document, &[]), (own, extra("U8", 32)));
     let (document, mut names) = views(Some(I64), 2, &[("a", I64, 0, &[1], None)]);
-    names[0].1 = "__storage__.0".into();
+    names[0].0 = "__storage__.0".into();
     let (_, extra) = row(&document, &names);
     assert_eq!(extra, ["Tensor(___storage__.0 I64 [2])"]);
     // One name for two tensors.
     let (document, mut names) =
         views(Some(U8), 2, &[("a", U8, 0, &[1], None), ("b", U8, 1, &[1], None)]);
-    names[1].1 = "a".into();
+    names[1].0 = "a".into();
     let e = sidecar::encode(&document, &names, &Header::new("torch"), &Limits::default());
     let e = e.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::InvalidArgument);
@@ -515,6 +519,7 @@ fn what_does_not_fit_is_refused_with_its_place() {
         (own(r#"{"$type":"int","value":"1x"}"#), "no integer"),
         (own(r#"{"$type":"int","value":"01"}"#), "no integer"),
         (own(r#"{"$type":"int","value":"-"}"#), "no integer"),
+        (own(&format!(r#"{{"$type":"int","value":"{}"}}"#, "1".repeat(156))), "too many digits"),
         (own(r#"{"$type":"int","value":1}"#), "expected text, found an integer"),
         (own(r#"{"$type":"float","value":"NaN"}"#), "neither nan"),
         (own(r#"{"$type":"float","bits":"7ff"}"#), "hexadecimal"),
@@ -681,4 +686,18 @@ fn what_python_would_import_is_told() {
     assert_eq!(sidecar.globals(), ["argparse.Namespace", "collections.OrderedDict"]);
     assert_eq!(sidecar.header(), &Header::new("torch"));
     assert!(sidecar.tensors().eq(&encoded.tensors));
+}
+
+#[test]
+fn the_specification_shows_a_real_file() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/formats/sidecar.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, example) = page.split_once("```json\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let file = TorchFile::open(&one("torch/train_sgd.pt").path).unwrap();
+    let found = encode(&file.edit().unwrap(), &file);
+    let without_writer = |text: &str| -> Vec<String> {
+        text.lines().filter(|l| !l.contains("\"writer\"")).map(str::to_owned).collect()
+    };
+    assert_eq!(without_writer(as_text(&found.json)), without_writer(example));
 }

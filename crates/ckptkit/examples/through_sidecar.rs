@@ -29,7 +29,7 @@ fn take_apart(source: &str, tensors: &Path, json: &Path) -> Result<()> {
     let document = file.edit()?;
     let mut names = sidecar::names(&document, &file);
     // What safetensors lacks goes along as raw bytes.
-    names.retain(|(_, name)| {
+    names.retain(|(name, _)| {
         file.tensor(name).is_ok_and(|t| t.dtype().safetensors_name().is_some())
     });
     let encoded = sidecar::encode(&document, &names, &Header::new("torch"), &Limits::default())?;

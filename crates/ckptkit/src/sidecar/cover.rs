@@ -23,11 +23,11 @@ pub(super) struct Covers {
 impl Covers {
     /// Finds for each storage the first tensor in `names` that is all of it; where there is none,
     /// tensors that make it up together, without gaps or overlaps.
-    pub(super) fn find(document: &Document, names: &[(NodeId, String)]) -> Result<Self> {
+    pub(super) fn find(document: &Document, names: &[(String, NodeId)]) -> Result<Self> {
         let mut seen: HashMap<&str, NodeId> = HashMap::with_capacity(names.len());
         let mut runs: HashMap<usize, Vec<(u64, u64, &str, View)>> = HashMap::new();
         let mut order = Vec::new();
-        for (node, name) in names {
+        for (name, node) in names {
             match seen.insert(name, *node) {
                 Some(other) if other != *node => {
                     return Err(Error::invalid("two tensors have this name")

@@ -76,8 +76,7 @@ impl Document {
         patched
     }
 
-    /// The node that a node of a file's graph became, where it was taken from there with
-    /// [`Document::import`] or [`TorchFile::edit`].
+    /// Where a node of a file's graph went that something was taken from.
     #[must_use]
     pub fn imported(&self, file: &TorchFile, node: NodeId) -> Option<NodeId> {
         self.imports.iter().find(|i| i.file.is(file))?.nodes.get(&node).copied()
