@@ -133,9 +133,9 @@ pub fn names(document: &Document, file: &TorchFile) -> Vec<(String, NodeId)> {
 /// among [`Encoded::extra`], as raw bytes where its dtype is one that safetensors lacks.
 ///
 /// # Errors
-/// [`InvalidArgument`](ErrorKind::InvalidArgument) when two nodes have one name, or the object
+/// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when two nodes have one name, or the object
 /// holds a persistent id that is no storage; what keeps a storage from being read;
-/// [`LimitExceeded`](ErrorKind::LimitExceeded) when the text would be longer than
+/// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) when the text would be longer than
 /// [`Limits::pickle_bytes`].
 pub fn encode(
     document: &Document,
@@ -171,9 +171,9 @@ impl Sidecar {
     /// Reads and checks the text, of at most [`Limits::pickle_bytes`] and [`Limits::nodes`].
     ///
     /// # Errors
-    /// [`Malformed`](ErrorKind::Malformed) with the place in the JSON;
-    /// [`Unsupported`](ErrorKind::Unsupported) for another version;
-    /// [`LimitExceeded`](ErrorKind::LimitExceeded).
+    /// [`Malformed`](ckptkit_core::ErrorKind::Malformed) with the place in the JSON;
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for another version;
+    /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded).
     pub fn parse(json: &[u8], limits: &Limits) -> Result<Self> {
         decode::parse(json, limits).within(|| "sidecar").map(Self)
     }
@@ -202,9 +202,9 @@ impl Sidecar {
     /// of them.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound), naming the tensor that is missing;
-    /// [`Malformed`](ErrorKind::Malformed), naming the tensor, for one of another size or dtype;
-    /// [`Unsupported`](ErrorKind::Unsupported) for one without bytes.
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound), naming the tensor that is missing;
+    /// [`Malformed`](ckptkit_core::ErrorKind::Malformed), naming the tensor, for one of another size or dtype;
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for one without bytes.
     pub fn document(self, tensors: &dyn Fn(&str) -> Option<Tensor>) -> Result<Document> {
         restore::restore(self.0, tensors).within(|| "sidecar")
     }
