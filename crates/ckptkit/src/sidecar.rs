@@ -133,8 +133,8 @@ pub fn names(document: &Document, file: &TorchFile) -> Vec<(String, NodeId)> {
 /// among [`Encoded::extra`], as raw bytes where its dtype is one that safetensors lacks.
 ///
 /// # Errors
-/// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when two nodes have one name, or the object
-/// holds a persistent id that is no storage; what keeps a storage from being read;
+/// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when two nodes have one name, or
+/// the object holds a persistent id that is no storage; what keeps a storage from being read;
 /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) when the text would be longer than
 /// [`Limits::pickle_bytes`].
 pub fn encode(
@@ -203,7 +203,8 @@ impl Sidecar {
     ///
     /// # Errors
     /// [`NotFound`](ckptkit_core::ErrorKind::NotFound), naming the tensor that is missing;
-    /// [`Malformed`](ckptkit_core::ErrorKind::Malformed), naming the tensor, for one of another size or dtype;
+    /// [`Malformed`](ckptkit_core::ErrorKind::Malformed), naming the tensor, for one of another
+    /// size or dtype;
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for one without bytes.
     pub fn document(self, tensors: &dyn Fn(&str) -> Option<Tensor>) -> Result<Document> {
         restore::restore(self.0, tensors).within(|| "sidecar")
