@@ -64,8 +64,8 @@ fn decode(json: &[u8], tensors: &StFile) -> Document {
 }
 
 /// Takes a file's object through the sidecar, and checks the archive that is written afterwards;
-/// gives the archive, and whether it is the one of the untouched document too.
-fn there_and_back(file: &TorchFile, mut document: Document, dir: &Path) -> (Vec<u8>, bool) {
+/// says whether it is the one of the untouched document too.
+fn there_and_back(file: &TorchFile, mut document: Document, dir: &Path) -> bool {
     // Written anew, not copied.
     document.builder();
     let encoded = encode(&document, file);
@@ -75,16 +75,33 @@ fn there_and_back(file: &TorchFile, mut document: Document, dir: &Path) -> (Vec<
     let same = found == archive(&document, &dir.join("direct"));
     with_one_node_a_word(&mut document);
     assert!(found == archive(&document, &dir.join("expected")), "the archives differ");
-    (found, same)
+    same
 }
 
 /// What `edit` refuses: programs, which no sidecar could bring back.
 const REFUSED: [&str; 2] = ["torch/export.pt2", "torch/torchscript.pt"];
 
+/// Equal texts, or names of classes, are objects of their own here: another pickle of the same
+/// object.
+const WORDS_APART: [&str; 12] = [
+    "torch/conj_neg.pt",
+    "torch/dtensor.pt",
+    "torch/dtensor_shard.pt",
+    "torch/ema.pt",
+    "torch/legacy_module.pt",
+    "torch/plain_p0.pkl",
+    "torch/plain_p2.pkl",
+    "torch/values_containers.pt",
+    "torch/values_numpy.pt",
+    "torch/values_plain.pt",
+    "lightning/adam.ckpt",
+    "lightning/ema.ckpt",
+];
+
 #[test]
 fn the_archive_is_the_one_written_without_the_detour() {
     let fixtures = [group("torch", 65), group("lightning", 14)].concat();
-    let (refused, identical) = (RefCell::new(Vec::new()), RefCell::new(0));
+    let (refused, apart) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     each(&fixtures, |f| {
         let file = TorchFile::open(&f.path).unwrap();
         let Ok(document) = file.edit() else {
@@ -92,16 +109,17 @@ fn the_archive_is_the_one_written_without_the_detour() {
             return;
         };
         let dir = tempfile::tempdir().unwrap();
-        let (found, same) = there_and_back(&file, document, dir.path());
-        *identical.borrow_mut() += usize::from(same);
+        let same = there_and_back(&file, document, dir.path());
+        if !same {
+            apart.borrow_mut().push(f.name.clone());
+        }
         // And again, of what came back.
         let file = dir.path().join("found");
         let file = TorchFile::open(file).unwrap();
-        let (again, _) = there_and_back(&file, file.edit().unwrap(), dir.path());
-        drop((found, again));
+        there_and_back(&file, file.edit().unwrap(), dir.path());
     });
     assert_eq!(refused.into_inner(), REFUSED);
-    println!("{} of {} without making words one", identical.into_inner(), fixtures.len());
+    assert_eq!(apart.into_inner(), WORDS_APART);
 }
 
 /// A document of a pickle; what the sidecar makes of it, and whether it comes back the same.
