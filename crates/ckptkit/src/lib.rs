@@ -33,6 +33,11 @@
 //! ([`nemo`]), `distcp` ([`distcp`]); the last three bring `torch`. Conversion wants
 //! `safetensors`, values want `torch`. `mmap` adds zero-copy views.
 //!
+//! # Whole checkpoints without a pickle
+//! [`sidecar`] writes everything of an object that is no tensor as one JSON file, and makes the
+//! object again from it and the tensors: types, order, ties, optimizer states, classes that nobody
+//! knows.
+//!
 //! # Names
 //! A tensor's name is its path joined with dots. [`Checkpoint::weights`] gives the model's state
 //! dict with its prefix removed: the same names in every format.
@@ -73,6 +78,8 @@ mod json;
 mod opened;
 mod reader;
 mod select;
+#[cfg(feature = "torch")]
+pub mod sidecar;
 mod training;
 mod weights;
 

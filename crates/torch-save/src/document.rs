@@ -2,8 +2,13 @@
 
 mod import;
 mod path;
+mod storages;
 mod tensors;
 mod value;
+mod view;
+
+pub use storages::StorageView;
+pub use view::View;
 
 use std::collections::HashMap;
 
@@ -30,8 +35,8 @@ struct Stored {
 enum Body {
     /// These bytes, and their CRC-32 where it is known.
     Section(Section, Option<u32>),
-    /// A tensor's values.
-    Tensor(Tensor),
+    /// The values of tensors, one after the other.
+    Tensors(Vec<Tensor>),
 }
 
 /// An object graph together with the storages that its tensors lie in, ready to be changed and
@@ -71,6 +76,12 @@ pub struct Document {
     imports: Vec<import::Import>,
     /// The file that this is, as long as nothing was changed.
     unchanged: Option<TorchFile>,
+}
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Document({:?}, {} storages)", self.root(), self.stored.len())
+    }
 }
 
 impl Default for Document {
@@ -185,8 +196,10 @@ impl Stored {
                 file.push(Segment::Section(section.clone()))?;
                 *crc
             }
-            Ok(Body::Tensor(tensor)) => {
-                file.push(Segment::Tensor(tensor.clone()))?;
+            Ok(Body::Tensors(tensors)) => {
+                for tensor in tensors {
+                    file.push(Segment::Tensor(tensor.clone()))?;
+                }
                 None
             }
             Err(e) => return Err(e.clone()),
@@ -201,7 +214,8 @@ impl Body {
         let unit = dtype.element_bytes().unwrap_or(1);
         let info = TensorInfo::new("storage", dtype, [section.len() / unit])?;
         let transform = Transform { swap: true, ..Transform::default() };
-        Ok(Self::Tensor(Tensor::with_transform(info, TensorBytes::Range(section), transform)?))
+        let tensor = Tensor::with_transform(info, TensorBytes::Range(section), transform)?;
+        Ok(Self::Tensors(vec![tensor]))
     }
 }
 

@@ -115,7 +115,7 @@ mod write;
 mod zip;
 
 pub use container::Container;
-pub use document::Document;
+pub use document::{Document, StorageView, View};
 pub use file::{OpenOptions, TensorEntry, TorchFile, Verified};
 pub use pickle::{Graph, NodeId, NodeRef};
 pub use rebuild::TensorKind;

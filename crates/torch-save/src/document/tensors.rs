@@ -7,6 +7,7 @@ use ckptkit_core::{
     Dtype, Error, Result, ResultExt, Section, StorageId, Tensor, TensorBytes, Transform, shape,
 };
 
+use super::view::{self, View};
 use super::{Body, Document, Stored};
 use crate::pickle::{Builder, NodeId};
 use crate::storage;
@@ -17,8 +18,6 @@ struct Placed {
     /// In elements as torch counts them, as the strides are.
     offset: u64,
     strides: Vec<u64>,
-    /// Several dtypes share the storage, so that it has none.
-    untyped: bool,
 }
 
 impl Document {
@@ -36,8 +35,12 @@ impl Document {
             .iter()
             .zip(placed)
             .map(|(tensor, placed)| {
-                rebuild(&mut self.builder, tensor, &placed)
-                    .within(|| format!("tensor {}", tensor.name()))
+                let view = View {
+                    offset: placed.offset,
+                    strides: placed.strides,
+                    ..View::new(placed.storage, tensor.dtype(), tensor.shape())
+                };
+                self.rebuild(&view).within(|| format!("tensor {}", tensor.name()))
             })
             .collect()
     }
@@ -117,10 +120,7 @@ impl Document {
     fn place_alone(&mut self, tensor: &Tensor) -> Placed {
         let dtype = tensor.dtype();
         let untyped = !storage::is_typed(dtype);
-        let body = match tensor.contiguous() {
-            Some(section) => Body::Section(section.clone(), None),
-            None => Body::Tensor(tensor.clone()),
-        };
+        let body = Body::of(tensor);
         let unit = dtype.element_bytes().filter(|_| !untyped).unwrap_or(1);
         let storage = self.store(Stored {
             dtype: (!untyped).then_some(dtype),
@@ -129,7 +129,7 @@ impl Document {
             body: Ok(body),
         });
         let strides = shape::row_major_strides(&torch_shape(tensor));
-        Placed { storage, offset: 0, strides, untyped }
+        Placed { storage, offset: 0, strides }
     }
 
     /// One storage for tensors that see parts of one. Nothing where they do not fit together.
@@ -172,7 +172,7 @@ impl Document {
         for (i, e) in found {
             let unit = tensors[i].dtype().element_bytes().unwrap_or(1);
             let offset = (e.bytes.start - start) / unit;
-            out.insert(i, Placed { storage, offset, strides: e.strides, untyped });
+            out.insert(i, Placed { storage, offset, strides: e.strides });
         }
     }
 }
@@ -214,25 +214,22 @@ fn extent(tensor: &Tensor) -> Option<Extent<'_>> {
     }
 }
 
-/// torch counts pairs of 4-bit floats.
 fn torch_shape(tensor: &Tensor) -> Vec<u64> {
-    let mut shape = tensor.shape().to_vec();
-    if tensor.dtype() == Dtype::F4 {
-        if let Some(last) = shape.last_mut() {
-            *last /= 2;
+    view::torch_shape(tensor.dtype(), tensor.shape())
+}
+
+pub(super) fn readable(tensor: &Tensor) -> Result<()> {
+    match tensor.bytes() {
+        TensorBytes::None(why) => {
+            Err(Error::unsupported(format!("there are no bytes to write: {why}")))
         }
+        TensorBytes::Broken(e) => Err(e.clone()),
+        _ => Ok(()),
     }
-    shape
 }
 
 fn writable(tensor: &Tensor) -> Result<()> {
-    match tensor.bytes() {
-        TensorBytes::None(why) => {
-            return Err(Error::unsupported(format!("there are no bytes to write: {why}")));
-        }
-        TensorBytes::Broken(e) => return Err(e.clone()),
-        _ => {}
-    }
+    readable(tensor)?;
     let dtype = tensor.dtype();
     if dtype.torch_name().is_none() {
         return Err(Error::unsupported(format!("torch has no dtype {dtype}"))
@@ -255,26 +252,4 @@ fn writable(tensor: &Tensor) -> Result<()> {
 
 pub(super) fn ordered_dict(b: &mut Builder) -> NodeId {
     b.call("collections", "OrderedDict", &[])
-}
-
-fn rebuild(b: &mut Builder, tensor: &Tensor, placed: &Placed) -> Result<NodeId> {
-    let tuple = |b: &mut Builder, dims: &[u64]| {
-        let dims: Vec<NodeId> = dims.iter().map(|&d| b.uint(d)).collect();
-        b.tuple(&dims)
-    };
-    let offset = b.uint(placed.offset);
-    let size = tuple(b, &torch_shape(tensor));
-    let stride = tuple(b, &placed.strides);
-    let (requires_grad, hooks) = (b.bool(false), ordered_dict(b));
-    let mut args = vec![placed.storage, offset, size, stride, requires_grad, hooks];
-    let mut function = "_rebuild_tensor_v2";
-    if placed.untyped {
-        let name = tensor
-            .dtype()
-            .torch_name()
-            .ok_or_else(|| Error::unsupported(format!("torch has no dtype {}", tensor.dtype())))?;
-        args.push(b.global("torch", name));
-        function = "_rebuild_tensor_v3";
-    }
-    Ok(b.call("torch._utils", function, &args))
 }

@@ -16,6 +16,14 @@ use super::node::NodeRef;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub(super) u32);
 
+impl NodeId {
+    /// Its position in [`Graph::nodes`], for tables beside a graph.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Bytes in the graph's heap.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {

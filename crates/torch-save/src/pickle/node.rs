@@ -155,6 +155,19 @@ impl<'a> NodeRef<'a> {
         }
     }
 
+    /// As [`NodeRef::as_global`], with the module as the pickle spells it: `__builtin__` may be
+    /// what Python 3 calls `builtins`.
+    #[must_use]
+    pub fn spelled_global(self) -> Option<Global<'a>> {
+        match self.graph.nodes[self.id.0 as usize].repr {
+            Repr::Global(index) => {
+                let (module, name) = self.graph.spelled(index);
+                Some(Global { module, name })
+            }
+            _ => None,
+        }
+    }
+
     /// The items of a list, tuple, set or frozenset; those appended to an object of any class.
     #[must_use]
     pub fn items(self) -> Vec<Self> {
