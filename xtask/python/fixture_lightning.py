@@ -89,6 +89,19 @@ class WithObject(Base):
         self.build()
 
 
+class Everything(Base):
+    """Takes hyper-parameters of any kind."""
+
+    def __init__(self, **config):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build()
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["extra"] = self.extra
+
+
 class Momentum(Plain):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True)
@@ -112,6 +125,68 @@ class Tied(Base):
 
     def loss(self, batch):
         return self.net(batch[0].long()).square().mean()
+
+
+class Mixed(torch.nn.Module):
+    """Norms with buffers, a tied head, and a layer that is to be frozen."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.embed = torch.nn.Embedding(6, 4)
+        self.norm = torch.nn.LayerNorm(4)
+        self.frozen = torch.nn.Linear(4, width)
+        self.body = torch.nn.Linear(width, 4)
+        self.batch_norm = torch.nn.BatchNorm1d(4)
+        self.register_buffer("window", torch.ones(5))
+        self.head = torch.nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        x = self.body(self.frozen(self.norm(self.embed(x).mean(1))))
+        return self.head(self.batch_norm(x))
+
+
+class Frozen(Base):
+    """Two groups by weight decay; a frozen layer is in none. With `width` 4 it is shaped as `body` is."""
+
+    def __init__(self, width=3):
+        super().__init__()
+        self.net = Mixed(width)
+        self.net.frozen.requires_grad_(False)
+
+    def loss(self, batch):
+        return self.net(batch[0].long()).square().mean()
+
+    def groups(self):
+        named = [(name, p) for name, p in self.net.named_parameters() if p.requires_grad]
+        decay, rest = ([pair for pair in named if (pair[1].ndim > 1) is many] for many in (True, False))
+        return [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+
+    def configure_optimizers(self):
+        groups = [group | {"params": [p for _, p in group["params"]]} for group in self.groups()]
+        return torch.optim.AdamW(groups, lr=0.001)
+
+
+class Named(Frozen):
+    """The optimizer knows the names of its parameters, as the net calls them."""
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.groups(), lr=0.001)
+
+
+class Unused(Base):
+    """One layer gets no gradient, so the optimizer has no state for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters()
+        self.first, self.spare, self.last = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    def loss(self, batch):
+        return self.last(self.first(batch[0])).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
 
 class TwoOptimizers(Base):
@@ -149,6 +224,8 @@ def train(module, path, epochs=2, weights_only=False, **options):
         )
         trainer.fit(module, datamodule=Data())
         trainer.save_checkpoint(path, weights_only=weights_only)
+        names = {id(p): name for name, p in module.named_parameters()}
+        return [[names[id(p)] for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]
 
 
 class Parallel(Base):

@@ -33,6 +33,7 @@
 //! | tensors | every construction from 0.1 to 2.15: strided views, parameters, buffers, conjugate and negative bits, quantized, sparse, nested, meta, DTensor shards, subclasses; all dtypes; ties |
 //! | values | everything else in the object, down to OmegaConf, dataclasses, NumPy: [`Value`]; in the caller's types with the feature `serde` |
 //! | big-endian files | swapped as torch does |
+//! | `weights_only=True` | what it refuses, and why: [`weights_only`]; made plain, with a report: [`sanitize`] |
 //! | writing | not yet |
 //!
 //! Opening reads the pickle and the directory. A [`Tensor`](ckptkit_core::Tensor) is an address:
@@ -98,10 +99,13 @@ mod numpy;
 pub mod pickle;
 mod place;
 mod rebuild;
+pub mod sanitize;
 mod storage;
 mod tar_era;
 mod text;
+mod trail;
 pub mod value;
+pub mod weights_only;
 mod write;
 mod zip;
 

@@ -200,7 +200,7 @@ impl<'a> NodeRef<'a> {
     }
 
     /// Bytes that are equal for keys that Python holds to be equal (`1 == True == 1.0`).
-    fn equality(self) -> Cow<'a, [u8]> {
+    pub(crate) fn equality(self) -> Cow<'a, [u8]> {
         let mut out = Vec::new();
         let mut pending = vec![self];
         let tagged = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
