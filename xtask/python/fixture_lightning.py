@@ -25,8 +25,11 @@ class Data(pl.LightningDataModule):
         self.save_hyperparameters()
         self.seen = 4
 
+    def samples(self):
+        return torch.ones(4, 4)
+
     def loader(self):
-        data = torch.utils.data.TensorDataset(torch.ones(4, 4))
+        data = torch.utils.data.TensorDataset(self.samples())
         return torch.utils.data.DataLoader(data, batch_size=self.hparams.batch)
 
     train_dataloader = val_dataloader = loader
@@ -35,10 +38,21 @@ class Data(pl.LightningDataModule):
         return {"seen": self.seen}
 
 
+class Varied(Data):
+    """Samples that something can be learned from."""
+
+    def samples(self):
+        return (torch.arange(16) * 7 % 5).reshape(4, 4).float()
+
+
 class Base(pl.LightningModule):
-    """Trains a tiny net; saved numbers are a pattern, so every machine saves the same."""
+    """Trains a tiny net; saved numbers are a pattern, so every machine saves the same.
+
+    Patterns are no moments to train on: what is to be resumed is saved without.
+    """
 
     net_type = Net
+    patterned = True
 
     def build(self):
         self.net = self.net_type()
@@ -57,6 +71,8 @@ class Base(pl.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)]
 
     def on_save_checkpoint(self, checkpoint):
+        if not self.patterned:
+            return
         fill(checkpoint["state_dict"].values())
         for state in checkpoint.get("optimizer_states", []):
             for values in state["state"].values():
@@ -208,7 +224,7 @@ class TwoOptimizers(Base):
         return [first, second], []
 
 
-def train(module, path, epochs=2, weights_only=False, **options):
+def train(module, path, epochs=2, weights_only=False, data=None, **options):
     with tempfile.TemporaryDirectory() as base:
         callbacks = options.pop("callbacks", lambda _: [])(base)
         trainer = pl.Trainer(
@@ -222,7 +238,7 @@ def train(module, path, epochs=2, weights_only=False, **options):
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
             **options,
         )
-        trainer.fit(module, datamodule=Data())
+        trainer.fit(module, datamodule=data or Data())
         trainer.save_checkpoint(path, weights_only=weights_only)
         names = {id(p): name for name, p in module.named_parameters()}
         return [[names[id(p)] for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]

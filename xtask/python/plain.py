@@ -38,6 +38,18 @@ def is_global(obj):
     return isinstance(obj, kinds) or obj is Ellipsis or obj is NotImplemented
 
 
+def words_for(key):
+    """What stands for a key that has no plain form."""
+    if type(key) is tuple:
+        inner = ", ".join(map(words_for, key))
+        return f"({inner},)" if len(key) == 1 else f"({inner})"
+    if type(key) in ATOMS:
+        return repr(key)
+    if is_global(key) or isinstance(key, torch.dtype):
+        return str(key) if isinstance(key, torch.dtype) else global_name(key)
+    return f"<{global_name(type(key))}>"
+
+
 class Plain:
     def __init__(self):
         self.done = {}  # id → its plain form
@@ -154,14 +166,14 @@ class Plain:
         if isinstance(key, tuple) and type(key) is not torch.Size or isinstance(key, frozenset):
             parts = [self.key(part) for part in key]
             if any(words for _, words in parts):
-                return None, f"<{global_name(type(key))}>"
+                return None, words_for(key)
             plain = tuple(part for part, _ in parts)
             return (key if type(key) is tuple and all(a is b for a, b in zip(key, plain)) else plain), None
         plain = self.of(key)
         try:
             hash(plain)
         except TypeError:
-            return None, f"<{global_name(type(key))}>"
+            return None, words_for(key)
         return plain, None
 
     # --- objects -------------------------------------------------------------

@@ -118,7 +118,8 @@ fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
             out.push_str(if items.len() == 1 { ",)" } else { ")" });
         }
         Kind::Global(g) => out.push_str(&g.to_string()),
-        Kind::FrozenSet(_) => out.push_str("frozenset(…)"),
+        // As the call that makes one below protocol 4.
+        Kind::FrozenSet(_) => out.push_str("<builtins.frozenset>"),
         // Below protocol 3 bytes are a call that makes them.
         Kind::Reduce { .. } if raw_bytes(node).is_some() => {
             out.push_str(&bytes(&raw_bytes(node).unwrap_or_default()));

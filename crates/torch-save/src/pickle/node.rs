@@ -250,6 +250,12 @@ impl<'a> NodeRef<'a> {
         Cow::Owned(out)
     }
 
+    /// A key as paths spell it: its text, or as Python prints it.
+    #[must_use]
+    pub fn key_text(self) -> String {
+        ckptkit_core::join(&[crate::text::key(self)])
+    }
+
     /// The value under a text key of a dict-like object.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Self> {
