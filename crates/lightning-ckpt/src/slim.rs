@@ -33,7 +33,8 @@ pub struct SlimOptions {
     pub drop: Vec<String>,
     /// Cast floating-point weights to this type, rounded as torch rounds. Default: no.
     pub dtype: Option<Dtype>,
-    /// Make what stays plain as well, as [`LightningCkpt::sanitize`] does. Default: no.
+    /// Make what stays plain as well, as [`LightningCkpt::sanitize`] does; how the file is laid out
+    /// is said here. Default: no.
     pub sanitize: Option<SanitizeOptions>,
     /// How the file is laid out.
     pub write: WriteOptions,
@@ -230,7 +231,14 @@ impl LightningCkpt {
                     inner.push(node);
                 }
                 _ => {
-                    let why = format!("it is a {} of {}", entry.kind().name(), tensor.dtype());
+                    let made_by = self.file.graph().node(entry.node()).class();
+                    let why = match made_by {
+                        _ if !tensor.has_bytes() => {
+                            format!("the {} tensor has no bytes of its own", entry.kind().name())
+                        }
+                        Some(function) => format!("what {function} makes is not cast"),
+                        None => format!("{} is not cast", tensor.dtype()),
+                    };
                     report.not_cast.push((name, why));
                 }
             }

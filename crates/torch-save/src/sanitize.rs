@@ -40,7 +40,7 @@ mod walk;
 
 use std::borrow::Cow;
 
-use ckptkit_core::{OutputFile, Result, ResultExt};
+use ckptkit_core::{Error, OutputFile, Result, ResultExt, TensorBytes};
 
 use crate::container::Container;
 use crate::document::Document;
@@ -52,7 +52,7 @@ use crate::write::WriteOptions;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SanitizeOptions {
-    /// Refuse what could only be described. Default: no.
+    /// Refuse what could only be described, and tensors that are damaged. Default: no.
     pub strict: bool,
     /// Keep the state dicts of pickled modules; else their place says only which class they were
     /// of. Default: yes.
@@ -107,6 +107,9 @@ pub struct SanitizeReport {
     pub changes: Vec<Change>,
     /// Modules that must be imported before torch loads the result.
     pub imports: Vec<&'static str>,
+    /// Tensors that no loader loads, for what is wrong with them, and why: (name, why). They stay as
+    /// they are.
+    pub broken: Vec<(String, Error)>,
 }
 
 impl SanitizeReport {
@@ -177,14 +180,19 @@ impl TorchFile {
     /// ```
     ///
     /// # Errors
-    /// As [`TorchFile::edit`], [`Document::sanitize`] and [`Document::layout`].
+    /// As [`TorchFile::edit`], [`Document::sanitize`] and [`Document::layout`]; with
+    /// [`strict`](SanitizeOptions::strict) whatever keeps a tensor from being loaded.
     pub fn sanitize(&self, options: &SanitizeOptions) -> Result<Sanitized> {
         let mut report = SanitizeReport {
             container: self.container(),
             opcodes: weights_only::opcodes(self.graph().pickle()),
             changes: Vec::new(),
             imports: Vec::new(),
+            broken: self.broken(),
         };
+        if let (true, Some((_, e))) = (options.strict, report.broken.first()) {
+            return Err(e.clone());
+        }
         for global in self.graph().globals() {
             if let Standing::AllowedAfter(module) = weights_only::standing(global) {
                 if !report.imports.contains(&module) {
@@ -198,5 +206,13 @@ impl TorchFile {
         }
         let layout = document.layout(&options.write).in_file(self.section().name())?;
         Ok(Sanitized { layout, report })
+    }
+
+    fn broken(&self) -> Vec<(String, Error)> {
+        let tensors = self.tensors().iter().filter_map(|entry| match entry.tensor().bytes() {
+            TensorBytes::Broken(e) => Some((entry.tensor().name().to_owned(), e.clone())),
+            _ => None,
+        });
+        self.failures().iter().cloned().chain(tensors).collect()
     }
 }

@@ -215,6 +215,24 @@ fn strict_refuses_what_is_only_described() {
 }
 
 #[test]
+fn damaged_tensors_are_told_of() {
+    // A view that leaves its storage: torch refuses it in any way of loading.
+    let object = build::object(&[
+        ("good", build::vector("FloatStorage", "0", 2)),
+        ("bad", build::tensor(build::storage("FloatStorage", "0", 2), 1, &[2], &[1])),
+        ("mine", new("mine.Thing", build::object(&[]))),
+    ]);
+    let file = open(build::pt(&object, &[("0", build::f32s(&[1.0, 2.0]))]));
+    let report = sanitize(&file).report;
+    assert_eq!(report.broken.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["bad"]);
+    assert_eq!(report.changes.len(), 1);
+    let mut options = SanitizeOptions::new();
+    options.strict = true;
+    let e = file.sanitize(&options).unwrap_err();
+    assert!(e.to_string().contains("tensor bad"), "{e}");
+}
+
+#[test]
 fn modules_can_be_left_out() {
     let mut options = SanitizeOptions::new();
     options.modules = false;
@@ -256,6 +274,8 @@ fn calls_of_unknown_functions_are_described() {
     // With one plain value a class is taken for an enum, a function is not.
     assert_eq!(plain(&call("Color", &[build::int(3)])).0, Value::Int(3));
     assert_eq!(plain(&call("Color", &[build::ints(&[1, 2])])).0.get("1"), Some(&Value::Int(2)));
+    let counted = call("Counts", &[build::object(&[("a", build::int(2))])]);
+    assert_eq!(plain(&counted).0.get("a"), Some(&Value::Int(2)));
     let (value, changes) = plain(&call("make", &[build::int(3)]));
     assert_eq!(value.get("$type").unwrap().as_str(), Some("mine.make"));
     assert_eq!(value.get("args.0"), Some(&Value::Int(3)));

@@ -66,8 +66,8 @@ impl Walk<'_> {
         let args = call.args();
         match args[..] {
             _ if !untouched || !no_keywords => self.described(id),
-            // A member of an enum, or an object of a subclass of int, str, tuple.
-            [value] if (call.is_new || is_class_name(call)) && is_value(value) => {
+            // A member of an enum, or an object of a subclass of int, str, tuple, Counter.
+            [value] if call.is_new && is_value(value) || is_class_name(call) && is_plain(value) => {
                 Ok(Form::new(value.id(), what(value)))
             }
             [_, _, ..] if call.is_new => match call.whole_args() {
@@ -231,8 +231,17 @@ fn is_value(node: NodeRef<'_>) -> bool {
     )
 }
 
-/// Classes are written with a capital letter, functions are not.
+/// As [`is_value`], and what holds such values.
+fn is_plain(node: NodeRef<'_>) -> bool {
+    is_value(node) || matches!(node.kind(), Kind::Dict | Kind::List)
+}
+
+/// Classes are written with a capital letter, functions are not. Parameters are made of other things
+/// than what they are.
 fn is_class_name(call: Call<'_>) -> bool {
+    if call.global().is_some_and(|g| g.module == "torch.nn.parameter") {
+        return false;
+    }
     let name = qualified(call.callable).unwrap_or_default();
     name.rsplit('.')
         .next()
