@@ -16,7 +16,7 @@ mod judge;
 mod opcodes;
 mod signatures;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::container::Container;
 use crate::file::TorchFile;
@@ -100,12 +100,14 @@ pub(crate) fn refusals_from(root: NodeRef<'_>, most: usize) -> Vec<Refusal> {
     let mut out = Vec::new();
     let mut trail = Trail::default();
     let mut checked = Checked::new();
-    let mut seen: HashSet<NodeId> = HashSet::new();
+    // Where every node was met first.
+    let mut seen: HashMap<NodeId, u32> = HashMap::new();
     let mut pending = vec![(root.id(), ROOT)];
     while let Some((id, at)) = pending.pop() {
-        if !seen.insert(id) {
+        if seen.contains_key(&id) {
             continue;
         }
+        seen.insert(id, at);
         let node = root.other(id);
         let mut reported = None;
         if let Err((kind, what, why)) = judge(node, &mut checked) {
@@ -122,7 +124,7 @@ pub(crate) fn refusals_from(root: NodeRef<'_>, most: usize) -> Vec<Refusal> {
             // The class that a tensor is cast to stands for the whole of it.
             let is_reported = reported.is_some()
                 && part.as_global().is_some_and(|g| Some(g.to_string()) == reported);
-            if !trail::is_atom(part) && !seen.contains(&part.id()) && !is_reported {
+            if !trail::is_atom(part) && !seen.contains_key(&part.id()) && !is_reported {
                 pending.push((part.id(), trail.step(at, by)));
             }
         });
@@ -131,7 +133,7 @@ pub(crate) fn refusals_from(root: NodeRef<'_>, most: usize) -> Vec<Refusal> {
     for id in immutable_in_itself(root) {
         let node = root.other(id);
         out.push(Refusal {
-            path: String::new(),
+            path: trail.path(seen.get(&id).copied().unwrap_or(ROOT), root),
             kind: RefusalKind::Cycle,
             what: what(node),
             why: "it holds itself, which takes opcodes that torch does not know".into(),

@@ -106,6 +106,7 @@ fn files() {
     check("torch/tar_era.pt", &[": tar-era"]);
     check("torch/values_containers.pt", &["defaultdict: collections.defaultdict"]);
     check("torch/values_keys.pt", &["<builtins.frozenset>: builtins.frozenset"]);
+    check("lightning/hparams_refused.ckpt", &["hyper_parameters.knot: tuple", ": POP"]);
     check("torch/values_plain.pt", &["big_ints.4: int", "bytes.0: builtins.bytes"]);
     check(
         "lightning/hparams_omegaconf.ckpt",
