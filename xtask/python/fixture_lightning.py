@@ -25,8 +25,11 @@ class Data(pl.LightningDataModule):
         self.save_hyperparameters()
         self.seen = 4
 
+    def samples(self):
+        return torch.ones(4, 4)
+
     def loader(self):
-        data = torch.utils.data.TensorDataset(torch.ones(4, 4))
+        data = torch.utils.data.TensorDataset(self.samples())
         return torch.utils.data.DataLoader(data, batch_size=self.hparams.batch)
 
     train_dataloader = val_dataloader = loader
@@ -35,10 +38,21 @@ class Data(pl.LightningDataModule):
         return {"seen": self.seen}
 
 
+class Varied(Data):
+    """Samples that something can be learned from."""
+
+    def samples(self):
+        return (torch.arange(16) * 7 % 5).reshape(4, 4).float()
+
+
 class Base(pl.LightningModule):
-    """Trains a tiny net; saved numbers are a pattern, so every machine saves the same."""
+    """Trains a tiny net; saved numbers are a pattern, so every machine saves the same.
+
+    Patterns are no moments to train on: what is to be resumed is saved without.
+    """
 
     net_type = Net
+    patterned = True
 
     def build(self):
         self.net = self.net_type()
@@ -57,6 +71,8 @@ class Base(pl.LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)]
 
     def on_save_checkpoint(self, checkpoint):
+        if not self.patterned:
+            return
         fill(checkpoint["state_dict"].values())
         for state in checkpoint.get("optimizer_states", []):
             for values in state["state"].values():
@@ -89,6 +105,19 @@ class WithObject(Base):
         self.build()
 
 
+class Everything(Base):
+    """Takes hyper-parameters of any kind."""
+
+    def __init__(self, **config):
+        super().__init__()
+        self.save_hyperparameters()
+        self.build()
+
+    def on_save_checkpoint(self, checkpoint):
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["extra"] = self.extra
+
+
 class Momentum(Plain):
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True)
@@ -114,6 +143,68 @@ class Tied(Base):
         return self.net(batch[0].long()).square().mean()
 
 
+class Mixed(torch.nn.Module):
+    """Norms with buffers, a tied head, and a layer that is to be frozen."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.embed = torch.nn.Embedding(6, 4)
+        self.norm = torch.nn.LayerNorm(4)
+        self.frozen = torch.nn.Linear(4, width)
+        self.body = torch.nn.Linear(width, 4)
+        self.batch_norm = torch.nn.BatchNorm1d(4)
+        self.register_buffer("window", torch.ones(5))
+        self.head = torch.nn.Linear(4, 6, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        x = self.body(self.frozen(self.norm(self.embed(x).mean(1))))
+        return self.head(self.batch_norm(x))
+
+
+class Frozen(Base):
+    """Two groups by weight decay; a frozen layer is in none. With `width` 4 it is shaped as `body` is."""
+
+    def __init__(self, width=3):
+        super().__init__()
+        self.net = Mixed(width)
+        self.net.frozen.requires_grad_(False)
+
+    def loss(self, batch):
+        return self.net(batch[0].long()).square().mean()
+
+    def groups(self):
+        named = [(name, p) for name, p in self.net.named_parameters() if p.requires_grad]
+        decay, rest = ([pair for pair in named if (pair[1].ndim > 1) is many] for many in (True, False))
+        return [{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+
+    def configure_optimizers(self):
+        groups = [group | {"params": [p for _, p in group["params"]]} for group in self.groups()]
+        return torch.optim.AdamW(groups, lr=0.001)
+
+
+class Named(Frozen):
+    """The optimizer knows the names of its parameters, as the net calls them."""
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.groups(), lr=0.001)
+
+
+class Unused(Base):
+    """One layer gets no gradient, so the optimizer has no state for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters()
+        self.first, self.spare, self.last = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    def loss(self, batch):
+        return self.last(self.first(batch[0])).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
 class TwoOptimizers(Base):
     def __init__(self):
         super().__init__()
@@ -133,7 +224,7 @@ class TwoOptimizers(Base):
         return [first, second], []
 
 
-def train(module, path, epochs=2, weights_only=False, **options):
+def train(module, path, epochs=2, weights_only=False, data=None, **options):
     with tempfile.TemporaryDirectory() as base:
         callbacks = options.pop("callbacks", lambda _: [])(base)
         trainer = pl.Trainer(
@@ -147,8 +238,10 @@ def train(module, path, epochs=2, weights_only=False, **options):
             enable_checkpointing=any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
             **options,
         )
-        trainer.fit(module, datamodule=Data())
+        trainer.fit(module, datamodule=data or Data())
         trainer.save_checkpoint(path, weights_only=weights_only)
+        names = {id(p): name for name, p in module.named_parameters()}
+        return [[names[id(p)] for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]
 
 
 class Parallel(Base):

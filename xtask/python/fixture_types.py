@@ -17,6 +17,29 @@ class Level(enum.IntEnum):
     HIGH = 2
 
 
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Outer:
+    class Inner:
+        def __init__(self):
+            self.depth = 2
+
+    class Kind(enum.Enum):
+        A = 1
+        B = "b"
+
+
+class Word(str):
+    pass
+
+
+class Whole(int):
+    pass
+
+
 @dataclasses.dataclass
 class Point:
     x: int = 1

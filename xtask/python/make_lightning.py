@@ -2,22 +2,41 @@
 
 import argparse
 import collections
+import datetime
+import decimal
+import fractions
+import functools
 import logging
+import pathlib
+import types
+import uuid
+import zoneinfo
 
 import lightning.pytorch as pl
+import numpy
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from omegaconf import OmegaConf
 
-from fixture import fill, fixture, main, numbers
-from fixture_lightning import Momentum, Plain, Tied, TwoOptimizers, WithConfig, WithObject, train
-from fixture_types import Color, Point, TiedNet
+import manifest
+from fixture import fill, fixture, load, main, numbers
+from fixture_lightning import (Everything, Frozen as FrozenLayer, Momentum, Named, Plain, Tied, TwoOptimizers,
+                               Unused, WithConfig, WithObject, train)  # fmt: skip
+from fixture_types import Plain as Plain_
+from fixture_types import (Access, Color, Frozen, Level, MyDict, MyList, Outer, Pair, Point, Reduced, Slots,
+                           Stateful, Tagged, TiedNet, Whole, Word)  # fmt: skip
 
 LIBRARY = ["torch", "lightning"]
 OPTIONS = {"library": LIBRARY, "weights": "state_dict"}
 
 for noisy in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def trained(module, path, **options):
+    """The manifest of a run, with the names of every optimizer's parameters in their order."""
+    optimizers = train(module, path, **options)
+    return {**manifest.describe(load(path), "state_dict"), "optimizers": optimizers}
 
 
 def watchers(base):
@@ -29,33 +48,54 @@ def watchers(base):
 
 @fixture("lightning/adam.ckpt", "AdamW, StepLR, ModelCheckpoint, EarlyStopping, data module", **OPTIONS)
 def adam(path):
-    train(Plain(), path, callbacks=watchers)
+    return trained(Plain(), path, callbacks=watchers)
 
 
 @fixture("lightning/sgd.ckpt", "SGD with momentum, ReduceLROnPlateau, an extra key", **OPTIONS)
 def sgd(path):
-    train(Momentum(name="sgd"), path)
+    return trained(Momentum(name="sgd"), path)
 
 
 @fixture("lightning/weights_only.ckpt", "save_weights_only: no loops, callbacks or optimizers", **OPTIONS)
 def weights_only(path):
-    train(Plain(), path, weights_only=True)
+    return trained(Plain(), path, weights_only=True)
 
 
 @fixture("lightning/tied.ckpt", "tied weights, no hyper-parameters", **OPTIONS)
 def tied(path):
-    train(Tied(), path)
+    return trained(Tied(), path)
 
 
 @fixture("lightning/two_optimizers.ckpt", "manual optimization with two optimizers", **OPTIONS)
 def two_optimizers(path):
-    train(TwoOptimizers(), path)
+    return trained(TwoOptimizers(), path)
+
+
+@fixture("lightning/decay_groups.ckpt", "two groups by weight decay, a frozen layer, tied weights, buffers",
+         **OPTIONS)  # fmt: skip
+def decay_groups(path):
+    return trained(FrozenLayer(), path)
+
+
+@fixture("lightning/frozen_twin.ckpt", "a frozen layer with a weight shaped as a trained one is", **OPTIONS)
+def frozen_twin(path):
+    return trained(FrozenLayer(width=4), path)
+
+
+@fixture("lightning/named_parameters.ckpt", "an optimizer that knows the names of its parameters", **OPTIONS)
+def named_parameters(path):
+    return trained(Named(width=4), path)
+
+
+@fixture("lightning/unused.ckpt", "SGD with momentum, one layer without a state", **OPTIONS)
+def unused(path):
+    return trained(Unused(), path)
 
 
 @fixture("lightning/hparams_namespace.ckpt", "hyper-parameters from an argparse.Namespace", **OPTIONS)
 def hparams_namespace(path):
     config = argparse.Namespace(lr=0.1, inner=argparse.Namespace(depth=2), tags=["a", "b"])
-    train(WithConfig(config), path)
+    return trained(WithConfig(config), path)
 
 
 @fixture("lightning/hparams_omegaconf.ckpt", "hyper-parameters as an OmegaConf DictConfig",
@@ -72,18 +112,133 @@ def hparams_omegaconf(path):
             "color": "RED",
         }
     )
-    train(WithConfig(config), path)
+    return trained(WithConfig(config), path)
 
 
 @fixture("lightning/hparams_dataclass.ckpt", "a dataclass and an enum member as hyper-parameters", **OPTIONS)
 def hparams_dataclass(path):
-    train(WithObject(Point(2, 0.5, ["t"]), kind=Color.BLUE), path)
+    return trained(WithObject(Point(2, 0.5, ["t"]), kind=Color.BLUE), path)
+
+
+def refused_values():
+    """What `weights_only=True` refuses, and what it accepts in between."""
+    shared = argparse.Namespace(depth=3)
+    ring = Plain_()
+    ring.me = ring
+    knot = ([],)
+    knot[0].append(knot)
+    parameter = torch.nn.Parameter(numbers(2, start=3))
+    parameter.source = Color.BLUE
+    mine = MyDict(a=1)
+    mine.note = [Level.HIGH]
+    table = numpy.array([(1, 2.5)], dtype=[("n", "<i4"), ("x", "<f8")])
+    objects = numpy.array([[1, "two"], [None, Color.RED]], dtype=object)
+    berlin = datetime.datetime(2024, 7, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+    ahead = datetime.timezone(datetime.timedelta(hours=5, minutes=45))
+    behind = datetime.timezone(-datetime.timedelta(hours=3, seconds=30, microseconds=5))
+    return {
+        "accepted": {
+            "none": None,
+            "set": {1, 2},
+            "complex": 1 - 2j,
+            "bytes": b"\x00\xff",
+            "dtype": torch.bfloat16,
+            "size": torch.Size([2]),
+            "ordered": collections.OrderedDict(b=1, a=(1, [2])),
+            "counter": collections.Counter("aab"),
+            "big": 2**2000,
+        },
+        "namespaces": [shared, types.SimpleNamespace(inner=shared), types.SimpleNamespace()],
+        "again": shared,
+        "dataclass": Point(2, 0.25, [pathlib.PurePosixPath("t")]),
+        "frozen_slots": Frozen("n", 1e-3),
+        "slots": Slots(),
+        "stateful": Stateful([1, Color.RED]),
+        "reduced": Reduced(1, [Level.LOW], "three"),
+        "ring": ring,
+        "knot": knot,
+        "enums": [Color.RED, Color.BLUE, Level.HIGH, Access.READ | Access.WRITE],
+        "paths": [pathlib.PosixPath("/data/x"), pathlib.PurePosixPath(), pathlib.PureWindowsPath("C:/a", "b")],
+        "scalars": [numpy.float64(1.5), numpy.float32(0.1), numpy.int8(-7), numpy.uint64(2**64 - 1)],
+        "more_scalars": [numpy.bool_(True), numpy.str_("text"), numpy.complex64(1 + 2j), numpy.bytes_(b"b")],
+        "arrays": {
+            "f4": numpy.arange(6, dtype=numpy.float32).reshape(2, 3),
+            "fortran": numpy.asfortranarray(numpy.arange(6).reshape(2, 3)),
+            "big_endian": numpy.array([1, 2], dtype=">u2"),
+            "bool": numpy.array([True, False]),
+            "empty": numpy.zeros((0, 3)),
+            "zero_d": numpy.array(2.5, dtype=numpy.float16),
+            "text": numpy.array([["ab", "c"], ["", "d"]]),
+            "bytes": numpy.array([b"x", b"yz"]),
+            "no_text": numpy.zeros((2, 0), dtype="U1"),
+            "objects": objects,
+            "one_object": numpy.array(None, dtype=object),
+            "dates": numpy.array(["2024-01-01", "1970-01-02"], dtype="datetime64[D]"),
+            "records": table,
+            "dtypes": [numpy.dtype("float32"), numpy.dtype("bool"), numpy.dtype("U3"), numpy.dtype("O")],
+        },
+        "sets": [frozenset({1}), frozenset(), {Color.RED}, {Frozen("f", 0.5)}, {(1, Level.HIGH)}],
+        "dicts": [collections.defaultdict(list, {"a": [1]}), collections.UserDict(a=1), mine, MyDict(b=2)],
+        "lists": [collections.deque([1, Color.RED], maxlen=3), MyList([1, 2]), range(2, 9, 3), range(0)],
+        "tuples": [Pair(1, Color.BLUE), slice(1, None, 2)],
+        "inner": [Outer.Inner(), Outer.Kind.B],
+        "words": [Word("plain"), Whole(7)],
+        "times": [
+            datetime.datetime(2024, 2, 29, 12, 30, 15, 250),
+            datetime.datetime(2024, 2, 29, tzinfo=ahead),
+            datetime.datetime(2024, 2, 29, tzinfo=behind),
+            berlin,
+            datetime.date(1999, 12, 31),
+            datetime.time(1, 2, 3, tzinfo=datetime.timezone.utc),
+            datetime.timedelta(days=1, seconds=2, microseconds=3),
+            -datetime.timedelta(seconds=1),
+            datetime.timedelta(hours=10),
+        ],
+        "numbers": [decimal.Decimal("1.50"), fractions.Fraction(3, 4), fractions.Fraction(2), uuid.UUID(int=10**20)],
+        "long": [2**2038, 2**3000, -(10**700)],
+        "nothing": [b"", bytearray(), bytearray(b"\x00")],
+        "callables": [
+            functools.partial(torch.nn.functional.gelu, approximate="tanh"),
+            torch.nn.Linear,
+            collections.OrderedDict,
+            Outer.Inner,
+            Outer.Kind,
+            len,
+            Ellipsis,
+            type(None),
+        ],
+        "module": TiedNet(),
+        "tensors": [numbers(2), parameter, torch.nn.Buffer(numbers(2, start=5), persistent=False)],
+        "keys": {
+            Color.RED: "taken",
+            1: "one",
+            Color.BLUE: "free",
+            frozenset({1}): [Color.BLUE],
+            (Level.HIGH, pathlib.PurePosixPath("k")): 1,
+            Point: "class",
+            Frozen("key", 1.0): "object",
+            torch.float16: "dtype",
+        },
+    }  # fmt: skip
+
+
+@fixture("lightning/hparams_refused.ckpt", "hyper-parameters of every kind that weights_only=True refuses",
+         **OPTIONS | {"library": [*LIBRARY, "numpy"]})  # fmt: skip
+def hparams_refused(path):
+    values = refused_values()
+    fill(values["module"].state_dict(keep_vars=True).values())
+    tagged = numbers(2).as_subclass(Tagged)
+    tagged.note = pathlib.PurePosixPath("a/b")
+    nested = torch.nested.nested_tensor([numbers(2), numbers(1)])
+    module = Everything(**values)
+    module.extra = {"tagged": tagged, "bare": numbers(1).as_subclass(Tagged), "nested": nested, Point: [tagged]}
+    return trained(module, path)
 
 
 @fixture("lightning/mixed_precision.ckpt", "with the state of a GradScaler", **OPTIONS)
 def mixed_precision(path):
     plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
-    train(Plain(), path, plugins=[plugin])
+    return trained(Plain(), path, plugins=[plugin])
 
 
 @fixture("lightning/ema.ckpt", "weight averaging: the averaged weights and the current ones",
@@ -91,12 +246,12 @@ def mixed_precision(path):
 def ema(path):
     from lightning.pytorch.callbacks import EMAWeightAveraging
 
-    train(Tied(), path, callbacks=lambda _: [EMAWeightAveraging(decay=0.5)])
+    return trained(Tied(), path, callbacks=lambda _: [EMAWeightAveraging(decay=0.5)])
 
 
 @fixture("lightning/bf16.ckpt", "bfloat16 weights (bf16-true)", **OPTIONS)
 def bf16(path):
-    train(Plain(), path, precision="bf16-true")
+    return trained(Plain(), path, precision="bf16-true")
 
 
 # --- older releases, by their spelling of the keys ----------------------------

@@ -239,6 +239,14 @@ def qualified(obj):
     return f"{module}.{obj.__qualname__}"
 
 
+def moment(obj):
+    """`isoformat()`; a zone whose rules lie outside the file by its name."""
+    zone = getattr(obj, "tzinfo", None)
+    if zone is None or isinstance(zone, datetime.timezone):
+        return obj.isoformat()
+    return f"{obj.replace(tzinfo=None).isoformat()}[{zone}]"
+
+
 def b64(data):
     return base64.b64encode(bytes(data)).decode()
 
@@ -353,7 +361,7 @@ class Encoder:
             return {"$type": "torch.serialization._get_layout", "args": [str(obj)]}
         if kind is torch.qscheme:
             return typed("global", str(obj))
-        if kind is numpy.ndarray:
+        if kind is numpy.ndarray and obj.dtype.kind != "O":
             little = obj.astype(obj.dtype.newbyteorder("<"))
             data = b64(numpy.ascontiguousarray(little).tobytes())
             return {
@@ -363,14 +371,14 @@ class Encoder:
                 "data": data,
             }
         if isinstance(obj, numpy.generic):
-            return typed(f"numpy.{obj.dtype.name}", self.value(obj.item()))
+            return typed(f"numpy.{kind.__name__}", self.value(obj.item()))
         return self.object(obj, kind)
 
     def object(self, obj, kind):
         if isinstance(obj, pathlib.PurePath):
             return typed(f"pathlib.{kind.__name__}", str(obj))
-        if kind in (datetime.datetime, datetime.date):
-            return typed(qualified(kind), obj.isoformat())
+        if kind in (datetime.datetime, datetime.date, datetime.time):
+            return typed(qualified(kind), moment(obj))
         if kind is datetime.timedelta:
             return typed(qualified(kind), [obj.days, obj.seconds, obj.microseconds])
         if kind in (decimal.Decimal, uuid.UUID):
@@ -389,7 +397,8 @@ class Encoder:
         """Everything else, as pickle takes it apart."""
         reduced = obj.__reduce_ex__(2)
         if isinstance(reduced, str):  # a global that names itself
-            return typed("global", qualified(obj))
+            named = hasattr(obj, "__qualname__")
+            return typed("global", qualified(obj) if named else f"builtins.{reduced}")
         call, args, state, items, pairs = (*reduced, None, None, None, None)[:5]
         if call is copyreg.__newobj__:
             kind, *args = args

@@ -27,8 +27,11 @@
 //!   their plain form, by [`Value::into_plain`](torch_save::Value::into_plain) or, with the feature
 //!   `serde`, in a type of yours.
 //! * All tensors as a [`TensorSource`](ckptkit_core::TensorSource), optimizer states included.
-//! * Not here: directories that sharded strategies write (the crate `distcp` reads them), and
-//!   writing.
+//! * Smaller and plainer copies, planned with a report before anything is written:
+//!   [`LightningCkpt::slim`] keeps weights and hyper-parameters, and casts weights where asked;
+//!   [`LightningCkpt::sanitize`] makes plain what `weights_only=True` refuses.
+//! * Optimizer states by the names of the parameters, and back: [`optimizer`].
+//! * Not here: directories that sharded strategies write; the crate `distcp` reads them.
 //!
 //! # Example
 //! ```
@@ -63,10 +66,14 @@
 
 mod ckpt;
 mod new;
+pub mod optimizer;
+mod sanitize;
+mod slim;
 mod state;
 mod version;
 
 pub use ckpt::LightningCkpt;
 pub use new::{NewCkpt, STATE_DICT};
+pub use slim::{Part, SlimOptions, SlimPlan, SlimReport};
 pub use state::{Precision, Training};
 pub use version::Version;

@@ -40,27 +40,46 @@ pub(crate) const MOVED_TO_CALLBACKS: [(&str, &str, &str); 5] = [
     ("early_stop_callback_patience", "EarlyStopping", "patience"),
 ];
 
+/// What `WeightAveraging` adds to the top: the weights that the averaged ones stand in for.
+const AVERAGING: [&str; 2] = ["current_model_state", "averaging_state"];
+
+/// What a key at the top belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Without it Lightning loads no checkpoint.
+    Base,
+    Loops,
+    HyperParameters,
+    Callbacks,
+    /// Optimizers, schedulers and the precision plugin.
+    Training,
+    /// Not Lightning's own.
+    Extra,
+}
+
+/// What Lightning, of any release, writes under this key.
+pub(crate) fn family(key: &str) -> Family {
+    match key {
+        VERSION | EPOCH | GLOBAL_STEP | STATE_DICT => Family::Base,
+        LOOPS => Family::Loops,
+        OPTIMIZER_STATES | LR_SCHEDULERS => Family::Training,
+        HPARAMS_NAME
+        | HPARAMS_TYPE
+        | DATAMODULE_HYPER_PARAMETERS
+        | DATAMODULE_HPARAMS_NAME
+        | DATAMODULE_HPARAMS_TYPE => Family::HyperParameters,
+        CALLBACKS => Family::Callbacks,
+        key if HYPER_PARAMETERS.contains(&key) => Family::HyperParameters,
+        key if PRECISION.contains(&key) => Family::Training,
+        key if AVERAGING.contains(&key) => Family::Callbacks,
+        key if MOVED_TO_CALLBACKS.iter().any(|(old, ..)| *old == key) => Family::Callbacks,
+        _ => Family::Extra,
+    }
+}
+
 /// Whether Lightning itself, of any release, writes this key at the top.
 pub(crate) fn is_own_key(key: &str) -> bool {
-    const OWN: [&str; 13] = [
-        VERSION,
-        EPOCH,
-        GLOBAL_STEP,
-        STATE_DICT,
-        OPTIMIZER_STATES,
-        LR_SCHEDULERS,
-        CALLBACKS,
-        LOOPS,
-        HPARAMS_NAME,
-        HPARAMS_TYPE,
-        DATAMODULE_HYPER_PARAMETERS,
-        DATAMODULE_HPARAMS_NAME,
-        DATAMODULE_HPARAMS_TYPE,
-    ];
-    OWN.contains(&key)
-        || HYPER_PARAMETERS.contains(&key)
-        || PRECISION.contains(&key)
-        || MOVED_TO_CALLBACKS.iter().any(|(old, ..)| *old == key)
+    family(key) != Family::Extra && !AVERAGING.contains(&key)
 }
 
 /// A release of Lightning. Later ones are greater; what follows the numbers (`rc1`, `.dev0`,

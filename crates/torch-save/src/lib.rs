@@ -35,6 +35,7 @@
 //! | values | everything else in the object, down to OmegaConf, dataclasses, NumPy: [`Value`]; in the caller's types with the feature `serde` |
 //! | big-endian files | swapped as torch does |
 //! | writing | zip archives as torch 2.15 lays them out, byte for byte, past 4 GiB too; objects changed and written with everything else as it was ([`Document`]); state dicts from any tensors ([`layout_state_dict`]). Not TorchScript and torch.export |
+//! | `weights_only=True` | what it refuses, and why: [`weights_only`]; made plain, with a report: [`sanitize`] |
 //!
 //! Opening reads the pickle and the directory. A [`Tensor`](ckptkit_core::Tensor) is an address:
 //! its bytes are read when asked for, from any number of threads. A file inside another one (a
@@ -106,11 +107,14 @@ mod numpy;
 pub mod pickle;
 mod place;
 mod rebuild;
+pub mod sanitize;
 mod single;
 mod storage;
 mod tar_era;
 mod text;
+mod trail;
 pub mod value;
+pub mod weights_only;
 mod write;
 mod zip;
 

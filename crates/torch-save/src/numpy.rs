@@ -22,6 +22,8 @@ struct Descr {
     kind: u8,
     item: usize,
     big_endian: bool,
+    /// What dates count: `[D]`, `[25s]`.
+    unit: String,
 }
 
 impl Descr {
@@ -37,7 +39,7 @@ impl Descr {
 
     fn name(&self) -> String {
         let order = if self.swap() > 1 { '<' } else { '|' };
-        format!("{order}{}", self.code)
+        format!("{order}{}{}", self.code, self.unit)
     }
 
     fn normalise(&self, data: &mut [u8]) {
@@ -102,7 +104,35 @@ fn descr(node: NodeRef<'_>) -> Option<Descr> {
     if matches!(kind, b'V' | b'S' | b'U') && int(5).is_some_and(|n| n > 0) {
         item = usize::try_from(int(5)?).ok()?;
     }
-    Some(Descr { kind, item, big_endian: text(1) == Some(">"), code })
+    let unit = match kind {
+        b'm' | b'M' => state.get(8).and_then(|m| unit(*m)).unwrap_or_default(),
+        _ => String::new(),
+    };
+    Some(Descr { kind, item, big_endian: text(1) == Some(">"), unit, code })
+}
+
+/// `(None, (b'D', 1, 1, 1))`: the unit, and how many of it.
+fn unit(metadata: NodeRef<'_>) -> Option<String> {
+    let fields: Vec<_> = metadata.iter_items().nth(1)?.iter_items().take(2).collect();
+    let [name, count] = fields[..] else { return None };
+    let name = String::from_utf8(raw_bytes(name)?).ok()?;
+    let count = count.as_u64()?;
+    Some(if count == 1 { format!("[{name}]") } else { format!("[{count}{name}]") })
+}
+
+/// numpy's name of a dtype that is a value: `float32`, `bool`; of text and records its code.
+pub(crate) fn dtype_name(node: NodeRef<'_>) -> Option<String> {
+    let Descr { code, kind, item, .. } = descr(node)?;
+    let word = match kind {
+        b'b' => return Some("bool".into()),
+        b'O' => return Some("object".into()),
+        b'i' => "int",
+        b'u' => "uint",
+        b'f' => "float",
+        b'c' => "complex",
+        _ => return Some(code),
+    };
+    Some(format!("{word}{}", item * 8))
 }
 
 /// An array of numbers, text or raw records; `None` for anything else, arrays of objects included.

@@ -21,6 +21,26 @@ pub(crate) fn key(node: NodeRef<'_>) -> ckptkit_core::Key {
     }
 }
 
+/// The name of a class or function, `module.name`; also of one that is looked up in another, as
+/// protocols below 4 say it: `getattr(Outer, 'Inner')`.
+pub(crate) fn qualified(node: NodeRef<'_>) -> Option<String> {
+    let mut inner: Vec<&str> = Vec::new();
+    let mut at = node;
+    loop {
+        if let Some(g) = at.as_global() {
+            let outer = g.to_string();
+            return Some(inner.iter().rev().fold(outer, |name, part| format!("{name}.{part}")));
+        }
+        let (callable, _) = at.callable()?;
+        let [of, name] = at.arguments(3)[..] else { return None };
+        if inner.len() >= MAX_DEPTH || !callable.as_global()?.is("builtins", "getattr") {
+            return None;
+        }
+        inner.push(name.as_str()?);
+        at = of;
+    }
+}
+
 /// Text with every lone surrogate written as an escape, so that no two texts become one.
 pub(crate) fn lossy(bytes: &[u8]) -> String {
     let mut out = String::new();
@@ -98,7 +118,8 @@ fn push(node: NodeRef<'_>, depth: usize, out: &mut String) {
             out.push_str(if items.len() == 1 { ",)" } else { ")" });
         }
         Kind::Global(g) => out.push_str(&g.to_string()),
-        Kind::FrozenSet(_) => out.push_str("frozenset(…)"),
+        // As the call that makes one below protocol 4.
+        Kind::FrozenSet(_) => out.push_str("<builtins.frozenset>"),
         // Below protocol 3 bytes are a call that makes them.
         Kind::Reduce { .. } if raw_bytes(node).is_some() => {
             out.push_str(&bytes(&raw_bytes(node).unwrap_or_default()));

@@ -10,6 +10,7 @@ mod lookup;
 mod plain;
 #[cfg(feature = "serde")]
 mod serde;
+pub(crate) mod written;
 
 pub(crate) use plain::Context;
 #[cfg(feature = "serde")]

@@ -76,7 +76,7 @@ impl Document {
         patched
     }
 
-    /// Where a node of a file's graph went that something was taken from.
+    /// Where a node of a file's graph went that this document was made from, or took objects from.
     #[must_use]
     pub fn imported(&self, file: &TorchFile, node: NodeId) -> Option<NodeId> {
         self.imports.iter().find(|i| i.file.is(file))?.nodes.get(&node).copied()

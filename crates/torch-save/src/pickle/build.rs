@@ -222,6 +222,27 @@ impl Builder {
         self.graph.nodes[node.0 as usize] = self.graph.nodes[with.0 as usize];
     }
 
+    /// Makes whatever refers to a key of `to` refer to the node that it stands for there. Costs one
+    /// pass over the graph.
+    pub fn redirect(&mut self, to: &HashMap<NodeId, NodeId>) {
+        let there = |id: NodeId| to.get(&id).copied().unwrap_or(id);
+        let number = |id: &mut u32| *id = there(NodeId(*id)).0;
+        for node in &mut self.graph.nodes {
+            match &mut node.repr {
+                Repr::Reduce(a, b) | Repr::NewObj(a, b) => [a, b].into_iter().for_each(number),
+                Repr::NewObjEx(a, b, c) => [a, b, c].into_iter().for_each(number),
+                Repr::PersId(a) => number(a),
+                _ => {}
+            }
+        }
+        for edge in &mut self.graph.edges {
+            *edge = there(*edge);
+        }
+        for record in self.graph.muts.iter_mut().filter(|m| m.kind == MutKind::Build) {
+            number(&mut record.start);
+        }
+    }
+
     /// Replaces the key-value pairs of a dict, or of an object with items; what else happened to
     /// it stays.
     pub fn replace_pairs(&mut self, node: NodeId, pairs: &[(NodeId, NodeId)]) {

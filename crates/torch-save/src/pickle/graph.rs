@@ -276,6 +276,12 @@ impl Graph {
         self.consumed
     }
 
+    /// The pickle that it was decoded from; empty for a graph that was made by hand.
+    #[must_use]
+    pub fn pickle(&self) -> &[u8] {
+        self.heap.get(..self.consumed).unwrap_or_default()
+    }
+
     /// Every class and function that the pickle names, each once, in order of first appearance.
     pub fn globals(&self) -> impl Iterator<Item = Global<'_>> {
         (0..self.globals.len()).map(|i| self.global(u32::try_from(i).unwrap_or(0)))
@@ -385,6 +391,7 @@ fn python3_name<'a>(module: &'a str, name: &'a str) -> Global<'a> {
         ("copy_reg", n) => ("copyreg", n),
         ("cPickle", n) => ("pickle", n),
         ("cStringIO" | "StringIO", n) => ("io", n),
+        ("UserDict", "IterableUserDict") => ("collections", "UserDict"),
         ("UserDict" | "UserList" | "UserString", n) => ("collections", n),
         other => other,
     };

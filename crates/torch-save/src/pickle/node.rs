@@ -219,7 +219,7 @@ impl<'a> NodeRef<'a> {
     }
 
     /// Bytes that are equal for keys that Python holds to be equal (`1 == True == 1.0`).
-    fn equality(self) -> Cow<'a, [u8]> {
+    pub(crate) fn equality(self) -> Cow<'a, [u8]> {
         let mut out = Vec::new();
         let mut pending = vec![self];
         let tagged = |out: &mut Vec<u8>, tag: u8, bytes: &[u8]| {
@@ -267,6 +267,12 @@ impl<'a> NodeRef<'a> {
             }
         }
         Cow::Owned(out)
+    }
+
+    /// A key as paths spell it: its text, or as Python prints it.
+    #[must_use]
+    pub fn key_text(self) -> String {
+        ckptkit_core::join(&[crate::text::key(self)])
     }
 
     /// The value under a text key of a dict-like object.

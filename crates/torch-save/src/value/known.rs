@@ -3,6 +3,7 @@
 use ckptkit_core::{Dtype, Result};
 
 use super::plain::{Context, array, string, unnamed_tensor};
+use super::written::{moment, path};
 use super::{Object, Value};
 use crate::flatten::scripted;
 use crate::numpy::{self, Scalar, raw_bytes};
@@ -48,8 +49,13 @@ pub(super) fn value(cx: &mut Context<'_>, node: NodeRef<'_>) -> Option<Result<Va
     match (g.module, g.name) {
         ("collections", _) => collection(cx, node, g, &args),
         ("builtins", _) | ("_codecs", "encode") => builtin(cx, node, g, &args),
+        ("datetime", "timedelta") => {
+            let unit = |i: usize| args.get(i).map_or(Some(0), |n| n.as_int()).map(Value::Int);
+            let units: Option<Vec<Value>> = (0..3).map(unit).collect();
+            Some(Ok(object(&g.to_string(), Value::List(units?))))
+        }
         ("datetime" | "decimal" | "uuid", _) => {
-            moment(node, g, &args).map(|v| Ok(object(&g.to_string(), v)))
+            moment(node, g, &args).map(|text| Ok(object(&g.to_string(), Value::Str(text))))
         }
         ("torch", "Size") => {
             let items = args.first().map(|a| a.items()).unwrap_or_default();
@@ -63,8 +69,8 @@ pub(super) fn value(cx: &mut Context<'_>, node: NodeRef<'_>) -> Option<Result<Va
                 .map_or_else(|| kind.to_owned(), |i| format!("{kind}:{i}"));
             Some(Ok(object("torch.device", Value::Str(text))))
         }
-        (module, name) if is_path(module, name) => {
-            path(&args).map(|p| Ok(object(&format!("pathlib.{name}"), Value::Str(p))))
+        ("pathlib" | "pathlib._local", name) => {
+            path(g, &args).map(|p| Ok(object(&format!("pathlib.{name}"), Value::Str(p))))
         }
         (module, _) if module == "omegaconf" || module.starts_with("omegaconf.") => {
             let plain = config(cx, node)?;
@@ -153,83 +159,17 @@ fn builtin(
             let items = cx.list(&items);
             Some(items.map(|v| if g.name == "set" { Value::Set(v) } else { Value::FrozenSet(v) }))
         }
+        // How protocols below 4 name what is in a class, and what no module holds.
+        "getattr" => text::qualified(node).map(|name| Ok(Value::Global(name))),
+        "type" if args.first().is_some_and(|a| a.is_none()) => {
+            Some(Ok(Value::Global("builtins.NoneType".into())))
+        }
         "complex" => match args {
             [re, im] => Some(Ok(Value::Complex(re.as_f64()?, im.as_f64()?))),
             _ => None,
         },
         _ => None,
     }
-}
-
-fn is_path(module: &str, name: &str) -> bool {
-    matches!(module, "pathlib" | "pathlib._local")
-        && matches!(
-            name,
-            "PosixPath" | "WindowsPath" | "PurePosixPath" | "PureWindowsPath" | "Path" | "PurePath"
-        )
-}
-
-fn path(args: &[NodeRef<'_>]) -> Option<String> {
-    let parts: Vec<&str> = args.iter().map(|a| a.as_str()).collect::<Option<_>>()?;
-    Some(match parts.split_first() {
-        None => ".".into(),
-        Some((&"/", rest)) => format!("/{}", rest.join("/")),
-        _ => parts.join("/"),
-    })
-}
-
-/// Dates, decimals and UUIDs in their usual text.
-fn moment(node: NodeRef<'_>, g: Global<'_>, args: &[NodeRef<'_>]) -> Option<Value> {
-    match (g.name, args) {
-        ("Decimal", [digits]) => Some(Value::Str(digits.as_str()?.to_owned())),
-        ("timedelta", parts) => {
-            let numbers: Option<Vec<Value>> = (0..3)
-                .map(|i| Some(Value::Int(parts.get(i).map_or(Some(0), |n| n.as_int())?)))
-                .collect();
-            numbers.map(Value::List)
-        }
-        ("date", [raw]) => {
-            let b = raw_bytes(*raw)?;
-            let [y1, y0, m, d] = b[..] else { return None };
-            Some(Value::Str(format!("{:04}-{m:02}-{d:02}", u16::from_be_bytes([y1, y0]))))
-        }
-        ("datetime", [raw]) => {
-            let b = raw_bytes(*raw)?;
-            let [y1, y0, m, d, hour, minute, second, u2, u1, u0] = b[..] else { return None };
-            let day = format!("{:04}-{:02}-{d:02}", u16::from_be_bytes([y1, y0]), m & 0x7F);
-            Some(Value::Str(format!("{day}T{}", clock(hour, minute, second, [u2, u1, u0]))))
-        }
-        ("time", [raw]) => {
-            let b = raw_bytes(*raw)?;
-            let [hour, minute, second, u2, u1, u0] = b[..] else { return None };
-            Some(Value::Str(clock(hour & 0x7F, minute, second, [u2, u1, u0])))
-        }
-        ("UUID", []) => {
-            let int = node.attribute("int")?;
-            let mut le = match int.kind() {
-                Kind::BigInt(b) => b.to_vec(),
-                _ => int.as_u64()?.to_le_bytes().to_vec(),
-            };
-            le.resize(16, 0);
-            let hex: String = le.iter().rev().map(|b| format!("{b:02x}")).collect();
-            Some(Value::Str(format!(
-                "{}-{}-{}-{}-{}",
-                &hex[..8],
-                &hex[8..12],
-                &hex[12..16],
-                &hex[16..20],
-                &hex[20..]
-            )))
-        }
-        _ => None,
-    }
-}
-
-/// `isoformat()`: microseconds only where there are some.
-fn clock(hour: u8, minute: u8, second: u8, micros: [u8; 3]) -> String {
-    let micros = u32::from_be_bytes([0, micros[0], micros[1], micros[2]]);
-    let base = format!("{hour:02}:{minute:02}:{second:02}");
-    if micros == 0 { base } else { format!("{base}.{micros:06}") }
 }
 
 /// `OmegaConf.to_container(node, resolve=False)`: containers by their `_content`, nodes by their

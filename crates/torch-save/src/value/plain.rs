@@ -197,9 +197,11 @@ impl<'c> Context<'c> {
         let Some((callable, args)) = node.call() else {
             return Ok(Value::None);
         };
-        let class = callable.as_global().map_or_else(|| "object".to_owned(), |g| g.to_string());
+        let name = text::qualified(callable);
+        let unnamed = name.is_none();
+        let class = name.unwrap_or_else(|| "object".to_owned());
         let mut object = Object { class, ..Object::default() };
-        if callable.as_global().is_none() {
+        if unnamed {
             object.extra.push(("callable", self.part("callable", callable)?));
         }
         // `copyreg.__newobj__(cls, …)` and `_reconstructor(cls, object, None)` are how protocols
