@@ -132,6 +132,5 @@ fn base_name(text: &str) -> &str {
 
 fn is_artifact(index: &Index, entry: &Entry) -> bool {
     let name = entry.path().as_str();
-    let config = matches!(name, "model_config.yaml") || index.is_v0_11() && name == "module.yaml";
-    !config && !weights::is_part(index, entry)
+    index.config != Some(name) && !weights::is_part(index, entry)
 }

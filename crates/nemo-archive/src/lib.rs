@@ -27,13 +27,14 @@
 //! * **Weights**: one file; a folder for each model-parallel rank (`mp_rank_00/NAME`,
 //!   `tp_rank_00_pp_rank_000/NAME`); a distributed checkpoint in a folder (with the feature
 //!   `distcp`); the modules of NeMo 0.11 (`JasperEncoder/NAME`); a diarizer without weights of its
-//!   own lists those of the models inside it (`speaker_model/NAME`). Slices of ranks are never
-//!   put together: which axis they were cut along is known to the model's code only.
+//!   own lists those of the models inside it (`speaker_model/NAME`); a quantized export for
+//!   TensorRT-LLM (`.qnemo`, with the feature `safetensors`) has a safetensors file a rank
+//!   (`rank1/NAME`, plain names where it has one rank). Slices of ranks are never put together:
+//!   which axis they were cut along is known to the model's code only.
 //! * **Config**: by the rules of OmegaConf's loader, with the bytes that spell each value, and
 //!   references (`${a.b}`) followed on request.
 //!
-//! Not read: `.qnemo` (its tensors are safetensors files), NeMo 2 directories (their `weights/` is
-//! a distributed checkpoint), zarr folders. Nothing is written yet.
+//! Not read: NeMo 2 directories (their `weights/` is a distributed checkpoint), zarr folders. Nothing is written yet.
 //!
 //! # Example
 //! ```
@@ -77,8 +78,8 @@
 //! # Features
 //! None is on by default, which reads plain tars and directories with 14 crates from outside the
 //! workspace. `gzip` reads archives of NeMo before 1.7 and diarizers (11 crates more, for `flate2`
-//! and `tempfile`); `distcp` reads distributed checkpoints inside; `deflate` weights that a zip
-//! tool has repacked; `mmap` lends tensors without a copy. What a build cannot read it refuses with
+//! and `tempfile`); `distcp` reads distributed checkpoints inside; `safetensors` quantized exports;
+//! `deflate` weights that a zip tool has repacked; `mmap` lends tensors without a copy. What a build cannot read it refuses with
 //! the name of the feature.
 //!
 //! # Safety
