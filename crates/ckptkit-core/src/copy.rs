@@ -1,12 +1,15 @@
 //! The engine that runs a layout: pieces of the output taken from a counter by a few threads, each
 //! with one buffer.
 
+mod checksum;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use self::checksum::{Part, Sums};
 use crate::atomic::{Existing, Output};
 use crate::error::{Error, Result};
 use crate::gather::Gather;
@@ -118,6 +121,8 @@ struct Engine<'a> {
     stop: AtomicBool,
     done: AtomicU64,
     total: u64,
+    /// (file, checksums of parts of it).
+    parts: Mutex<Vec<(usize, Part)>>,
     failure: Mutex<Option<Error>>,
     options: &'a CopyOptions<'a>,
 }
@@ -140,6 +145,7 @@ impl<'a> Engine<'a> {
             next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             done: AtomicU64::new(0),
+            parts: Mutex::default(),
             failure: Mutex::new(None),
             options,
         }
@@ -157,8 +163,22 @@ impl<'a> Engine<'a> {
         });
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
-            None => Ok(()),
+            None => self.put_checksums(),
         }
+    }
+
+    /// Writes the checksums over the bytes that wait for them.
+    fn put_checksums(&self) -> Result<()> {
+        let mut parts =
+            std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
+        parts.sort_unstable_by_key(|(file, part)| (*file, part.start));
+        let mut parts = parts.into_iter().peekable();
+        for (index, (target, file)) in self.targets.iter().enumerate() {
+            let of_file =
+                std::iter::from_fn(|| parts.next_if(|(f, _)| *f == index).map(|(_, p)| p));
+            checksum::put(target, file, of_file)?;
+        }
+        Ok(())
     }
 
     fn work(&self) {
@@ -178,9 +198,13 @@ impl<'a> Engine<'a> {
 
     fn piece(&self, piece: &Piece, mover: &mut Mover) -> Result<()> {
         let (target, output) = &self.targets[piece.file];
+        let mut sums = Sums::new(output.sums(), piece.start);
         let mut at = piece.start;
         while at < piece.end {
-            let written = mover.step(target, output, at, piece.end)?;
+            let bytes = mover.step(output, at, piece.end)?;
+            sums.update(at, bytes);
+            write_at(target, at, bytes).map_err(|e| Error::io("write the output", e).at(at))?;
+            let written = bytes.len() as u64;
             at += written;
             let done = self.done.fetch_add(written, Ordering::Relaxed) + written;
             if self.stop.load(Ordering::Relaxed) {
@@ -190,6 +214,8 @@ impl<'a> Engine<'a> {
                 return Err(Error::cancelled());
             }
         }
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.extend(sums.into_parts().map(|part| (piece.file, part)));
         Ok(())
     }
 }
@@ -200,8 +226,8 @@ struct Mover {
 }
 
 impl Mover {
-    /// Fills the buffer with the output from `at` and writes it; gives the bytes written.
-    fn step(&mut self, target: &File, output: &OutputFile, at: u64, end: u64) -> Result<u64> {
+    /// The output from `at`, as much of it as the buffer takes.
+    fn step(&mut self, output: &OutputFile, at: u64, end: u64) -> Result<&[u8]> {
         let segments = output.segments();
         let mut index = segments.partition_point(|(start, _)| *start <= at) - 1;
         let want = if gathers(&segments[index].1) { GATHER_BUFFER } else { BUFFER };
@@ -222,13 +248,12 @@ impl Mover {
                 }
                 Segment::Section(section) => section.read_at(skip, part)?,
                 Segment::Tensor(tensor) => self.gather.read(tensor, skip, part)?,
+                Segment::Fill { byte, .. } => part.fill(*byte),
             }
             filled += n;
             index += 1;
         }
-        write_at(target, at, &self.buffer[..len])
-            .map_err(|e| Error::io("write the output", e).at(at))?;
-        Ok(len as u64)
+        Ok(&self.buffer[..len])
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every byte of the output, before any is written.
 
+use std::ops::Range;
+
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -16,6 +18,13 @@ pub enum Segment {
     Section(Section),
     /// A tensor's values: row-major, little-endian, contiguous.
     Tensor(Tensor),
+    /// One byte, repeated: padding that costs no memory.
+    Fill {
+        /// The byte.
+        byte: u8,
+        /// How often it is there.
+        len: u64,
+    },
 }
 
 impl Segment {
@@ -26,6 +35,7 @@ impl Segment {
             Self::Literal(bytes) => bytes.len() as u64,
             Self::Section(section) => section.len(),
             Self::Tensor(tensor) => tensor.byte_len(),
+            Self::Fill { len, .. } => *len,
         }
     }
 
@@ -36,11 +46,20 @@ impl Segment {
     }
 }
 
+/// A CRC-32 that is known when its stretch of the file has been written; see
+/// [`OutputFile::checksum`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checksum(usize);
+
 /// One output file: its segments, one after the other.
 #[derive(Clone, Debug, Default)]
 pub struct OutputFile {
     segments: Vec<(u64, Segment)>,
     len: u64,
+    /// Stretches of which the CRC-32 is wanted, in order, none over another.
+    sums: Vec<Range<u64>>,
+    /// (where four bytes wait for it, which one), in order.
+    places: Vec<(u64, Checksum)>,
 }
 
 impl OutputFile {
@@ -56,14 +75,69 @@ impl OutputFile {
             // Refuses a tensor without bytes, with the reason that it gives.
             tensor.read_into(0, &mut [])?;
         }
-        if !segment.is_empty() {
-            let end = self.len.checked_add(segment.len()).filter(|e| i64::try_from(*e).is_ok());
-            let start = std::mem::replace(
-                &mut self.len,
-                end.ok_or_else(|| Error::limit("the output would be longer than a file can be"))?,
-            );
-            self.segments.push((start, segment));
+        if segment.is_empty() {
+            return Ok(());
         }
+        let start = self.grow(segment.len())?;
+        match (self.segments.last_mut(), segment) {
+            // A file of many small members has many headers between them.
+            (Some((_, Segment::Literal(last))), Segment::Literal(more)) => last.extend(more),
+            (_, segment) => self.segments.push((start, segment)),
+        }
+        Ok(())
+    }
+
+    /// Makes room for `more` bytes; gives where they start.
+    fn grow(&mut self, more: u64) -> Result<u64> {
+        let end = self.len.checked_add(more).filter(|e| i64::try_from(*e).is_ok());
+        let end =
+            end.ok_or_else(|| Error::limit("the output would be longer than a file can be"))?;
+        Ok(std::mem::replace(&mut self.len, end))
+    }
+
+    /// Asks for the CRC-32 (that of zip and gzip) of the bytes from `from`, an offset in this file,
+    /// to its present end. It is computed while they are written; [`OutputFile::push_checksum`]
+    /// says where it goes.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a stretch that another one, or
+    /// the place of a checksum, lies in.
+    pub fn checksum(&mut self, from: u64) -> Result<Checksum> {
+        let after_sums = self.sums.last().is_none_or(|last| last.end <= from);
+        let after_places = self.places.last().is_none_or(|(at, _)| at + 4 <= from);
+        if from > self.len || !after_sums || !after_places {
+            return Err(Error::invalid("a checksum cannot be of bytes that hold another one"));
+        }
+        self.sums.push(from..self.len);
+        Ok(Checksum(self.sums.len() - 1))
+    }
+
+    /// Appends four bytes that become the checksum, least significant byte first.
+    ///
+    /// # Errors
+    /// As [`OutputFile::push`]; `InvalidArgument` for a checksum of another file.
+    pub fn push_checksum(&mut self, sum: Checksum) -> Result<()> {
+        if sum.0 >= self.sums.len() {
+            return Err(Error::invalid("the checksum is one of another file"));
+        }
+        let at = self.len;
+        self.push(Segment::Literal(vec![0; 4]))?;
+        self.places.push((at, sum));
+        Ok(())
+    }
+
+    /// Appends all of another file, its checksums included: an archive in an archive.
+    ///
+    /// # Errors
+    /// As [`OutputFile::push`].
+    pub fn append(&mut self, file: Self) -> Result<()> {
+        let (base, first) = (self.len, self.sums.len());
+        for (_, segment) in file.segments {
+            self.push(segment)?;
+        }
+        self.sums.extend(file.sums.into_iter().map(|sum| sum.start + base..sum.end + base));
+        let places = file.places.into_iter();
+        self.places.extend(places.map(|(at, sum)| (at + base, Checksum(sum.0 + first))));
         Ok(())
     }
 
@@ -83,6 +157,16 @@ impl OutputFile {
     #[must_use]
     pub fn segments(&self) -> &[(u64, Segment)] {
         &self.segments
+    }
+
+    /// The stretches that checksums are wanted of, in order.
+    pub(crate) fn sums(&self) -> &[Range<u64>] {
+        &self.sums
+    }
+
+    /// (offset of four bytes, position in [`OutputFile::sums`]), in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
+        self.places.iter().map(|(at, sum)| (*at, sum.0))
     }
 }
 

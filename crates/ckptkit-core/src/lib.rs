@@ -55,7 +55,7 @@ pub use copy::{CopyOptions, CopyReport};
 pub use dtype::{Dtype, DtypeClass};
 pub use entry_path::EntryPath;
 pub use error::{Error, ErrorKind, Result, ResultExt};
-pub use layout::{Layout, OutputFile, Segment};
+pub use layout::{Checksum, Layout, OutputFile, Segment};
 pub use limits::Limits;
 pub use path::{Key, join, unique_names};
 pub use progress::{Observer, Progress, Unobserved};
