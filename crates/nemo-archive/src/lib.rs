@@ -109,6 +109,8 @@ mod notes;
 mod options;
 mod tar_walk;
 mod weights;
+#[cfg(feature = "write")]
+mod write;
 
 pub use archive::NemoArchive;
 pub use artifact::Artifact;
@@ -118,3 +120,5 @@ pub use index::Variant;
 pub use limits::ArchiveLimits;
 pub use options::OpenOptions;
 pub use weights::{Weights, WeightsFile, WeightsLayout};
+#[cfg(feature = "write")]
+pub use write::{TarLayout, source_date_epoch};
