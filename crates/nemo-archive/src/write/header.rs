@@ -119,8 +119,7 @@ mod tests {
 
     #[test]
     fn a_record_counts_itself() {
-        assert_eq!(record("size", "1"), "9 size=1
-");
+        assert_eq!(record("size", "1"), "9 size=1\n");
         for len in 80..120 {
             let text = record("path", &"x".repeat(len));
             assert_eq!(text.split(' ').next(), Some(text.len().to_string().as_str()));
