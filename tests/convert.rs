@@ -6,57 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ckptkit::{
-    Checkpoint, Convert, CopyOptions, ErrorKind, Existing, Glob, Json, Report, Target, Tensor,
-    digest,
+    Checkpoint, Convert, CopyOptions, Existing, Glob, Json, Report, Target, Tensor, digest,
 };
 use ckptkit_tests::fixture::{self, Fixture, each};
 use ckptkit_tests::manifest::TensorRow;
-use ckptkit_tests::{sha256, tree, values};
+use ckptkit_tests::{obedient, sha256, tree, values};
 use safetensors::SafeTensors;
 
 /// Bytes of a shard: less than most fixtures hold, more than most of their tensors.
 const SHARD: u64 = 200;
 
-/// Converts as the command line would, and does what the error says for as long as it refuses: a
-/// suggestion that does not help is a failure here. Gives the conversion that worked; `None` where
-/// nothing is left to be written.
 fn obedient(f: &Fixture, target: Target, to: &Path) -> Option<(Convert, Report)> {
-    let checkpoint = Checkpoint::open(&f.path).unwrap();
     let mut wish = Convert::new(target);
     wish.max_shard_bytes = SHARD;
-    for _ in 0..40 {
-        let plan = match wish.plan(&checkpoint, to) {
-            Ok(plan) => plan,
-            Err(e) if e.message() == "no tensor is selected" => {
-                assert!(f.manifest.tensors.iter().all(|t| t.sha256.is_none()));
-                return None;
-            }
-            Err(e) => {
-                obey(&e, &mut wish);
-                continue;
-            }
-        };
-        let report = plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
-        return Some((wish, report));
-    }
-    panic!("the suggestions lead nowhere");
-}
-
-/// Applies what an error suggests.
-fn obey(error: &ckptkit::Error, wish: &mut Convert) {
-    let text = error.to_string();
-    if let Some((_, glob)) = text.split_once("--exclude '") {
-        let glob = glob.split_once('\'').unwrap().0;
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{text}");
-        assert!(text.contains("tensor "), "the tensor is named: {text}");
-        wish.selection.exclude.push(Glob::new(glob).unwrap());
-    } else if let Some((_, key)) = text.split_once("such as --weights-key ") {
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
-        assert!(wish.weights_key.is_none(), "{text}");
-        wish.weights_key = Some(key.trim_end_matches(')').to_owned());
-    } else {
-        panic!("nothing is suggested: {text}");
-    }
+    obedient::convert(f, wish, to)
 }
 
 /// What the output must hold: the rows of the weights that are not excluded.

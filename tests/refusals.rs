@@ -157,14 +157,15 @@ fn the_empty_key_takes_everything() {
 }
 
 #[test]
-fn names_of_formats_that_are_not_written() {
-    for name in ["x.nemo", "x.ckpt", "x.pt", "x.pth", "x.bin", "x.PT"] {
-        let error = Target::of(Path::new(name)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{name}");
-        assert!(error.to_string().contains(".safetensors"), "{error}");
+fn the_suffix_names_the_target() {
+    let of = |name: &str| Target::of(Path::new(name));
+    for name in ["x.pt", "x.pth", "x.bin", "x.PT"] {
+        assert_eq!(of(name), Target::Torch, "{name}");
     }
-    assert_eq!(Target::of(Path::new("a/model.safetensors")).unwrap(), Target::SafetensorsFile);
-    assert_eq!(Target::of(Path::new("a/model")).unwrap(), Target::SafetensorsDirectory);
+    assert_eq!(of("a/x.ckpt"), Target::LightningCkpt);
+    assert_eq!(of("a/x.nemo"), Target::Nemo);
+    assert_eq!(of("a/model.safetensors"), Target::SafetensorsFile);
+    assert_eq!(of("a/model"), Target::SafetensorsDirectory);
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod damage;
 pub mod fixture;
 pub mod large;
 pub mod manifest;
+pub mod obedient;
 pub mod pickle;
 pub mod values;
 

@@ -31,7 +31,7 @@ pub(crate) enum Verb {
     Show(Show),
     /// SHA-256 of each tensor and of the whole, equal across formats
     Digest(Digest),
-    /// Write the weights as safetensors, in one file or a Hugging Face directory
+    /// Write a checkpoint in another format, or anew in its own
     Convert(Convert),
     /// Completions for a shell, on stdout
     Completions(Completions),
@@ -108,11 +108,15 @@ pub(crate) struct Digest {
 pub(crate) struct Convert {
     /// The checkpoint to read
     pub(crate) src: PathBuf,
-    /// What to write: NAME.safetensors is one file, any other name a directory
+    /// What to write: the suffix decides (.safetensors, .ckpt, .pt, .pth, .bin); any other name is
+    /// a directory of safetensors
     pub(crate) dst: PathBuf,
     /// The format to write, where the name of DST should not decide
     #[arg(long, value_enum)]
     pub(crate) to: Option<To>,
+    /// The whole tree under its full names, and not the weights alone
+    #[arg(long, conflicts_with_all = ["select", "exclude", "rename", "strip_prefix", "add_prefix"])]
+    pub(crate) all: bool,
     /// Only tensors whose names match (repeatable; `*` stays between dots, `**` crosses them)
     #[arg(long, value_name = "GLOB")]
     pub(crate) select: Vec<String>,
@@ -141,9 +145,9 @@ pub(crate) struct Convert {
     /// Bytes of tensors in one shard of a directory: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     pub(crate) max_shard_size: String,
-    /// Start the tensors' data at a multiple of this many bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 8)]
-    pub(crate) align: u64,
+    /// Start the tensors' data at a multiple of this many bytes (safetensors: 8, torch: 64)
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) align: Option<u64>,
     /// The order of tensors in a file: the reference writer's, or that of the source
     #[arg(long, value_enum, default_value = "reference")]
     pub(crate) order: Order,
@@ -170,6 +174,8 @@ pub(crate) struct Convert {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum To {
     Safetensors,
+    Ckpt,
+    Torch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

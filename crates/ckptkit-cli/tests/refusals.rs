@@ -84,17 +84,6 @@ fn text_from_a_file_does_not_talk_to_the_terminal() {
 }
 
 #[test]
-fn names_of_formats_that_are_not_written_are_refused_before_anything_is_read() {
-    for name in ["x.ckpt", "x.nemo", "x.pt", "x.pth", "x.bin"] {
-        // There is no source: the destination is looked at first.
-        let line = refused(&["convert", "no/such/source", name]);
-        let suffix = name.rsplit_once('.').unwrap().1;
-        assert!(line.contains(&format!("writing .{suffix} files")), "{line}");
-        assert!(line.contains("a name that ends in .safetensors, or a directory"), "{line}");
-    }
-}
-
-#[test]
 fn malformed_arguments_are_refused_before_anything_is_read() {
     for (args, words) in [
         (&["--select", "a[b"][..], "set `[` is not closed"),

@@ -162,6 +162,32 @@ impl Checkpoint {
         &self.opened.artifacts
     }
 
+    /// The torch file that all its tensors are in, under the names that they have here: for
+    /// Lightning's and torch's own files, and `.nemo` archives with one file of weights.
+    #[cfg(feature = "torch")]
+    #[must_use]
+    pub fn torch_file(&self) -> Option<&torch_save::TorchFile> {
+        self.opened.torch.as_ref()
+    }
+
+    /// The whole object, to be changed and written by [`torch_save`]: that of its file, or where
+    /// it comes from another format, its tensors under their names.
+    ///
+    /// # Errors
+    /// As [`TorchFile::edit`](torch_save::TorchFile::edit) and
+    /// [`Document::tensors`](torch_save::Document::tensors).
+    #[cfg(feature = "torch")]
+    pub fn document(&self) -> Result<torch_save::Document> {
+        if let Some(file) = self.torch_file() {
+            return file.edit().map_err(|e| e.in_file(&self.path));
+        }
+        let tensors: Vec<Tensor> = self.tensors().cloned().collect();
+        let mut document = torch_save::Document::new();
+        let root = document.state_dict(&tensors).map_err(|e| e.in_file(&self.path))?;
+        document.set_root(root);
+        Ok(document)
+    }
+
     /// The `__metadata__` of a safetensors checkpoint.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {

@@ -1,10 +1,21 @@
 //! Converting: choose tensors, lay out the destination, report what happens, then write.
 
+mod choose;
 mod foreign;
 mod plan;
 mod report;
+#[cfg(feature = "safetensors")]
+mod safetensors;
+#[cfg(feature = "safetensors")]
 mod side;
+mod target;
+#[cfg(feature = "torch")]
+mod torch;
+mod untie;
 mod verify;
+mod wish;
 
-pub use plan::{Aliases, Convert, Plan, Target};
+pub use plan::Plan;
 pub use report::{Kind, LeftOut, Report};
+pub use target::Target;
+pub use wish::{Aliases, Convert, Scope};

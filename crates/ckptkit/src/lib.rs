@@ -62,7 +62,6 @@
 )]
 
 mod checkpoint;
-#[cfg(feature = "safetensors")]
 mod convert;
 mod digest;
 #[cfg(feature = "torch")]
@@ -83,8 +82,7 @@ pub use ckptkit_core::{
     CopyOptions, Dtype, Error, ErrorKind, Existing, Limits, Observer, Progress, Result, Section,
     Tensor, TensorInfo, TensorSource,
 };
-#[cfg(feature = "safetensors")]
-pub use convert::{Aliases, Convert, Kind, LeftOut, Plan, Report, Target};
+pub use convert::{Aliases, Convert, Kind, LeftOut, Plan, Report, Scope, Target};
 pub use digest::{Digest, TensorDigest, digest};
 pub use format::Format;
 pub use inspect::{ArtifactSummary, Summary};

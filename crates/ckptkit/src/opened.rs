@@ -99,6 +99,9 @@ pub(crate) struct Opened {
     pub(crate) weights: Rule,
     /// What wrote it, where the file says.
     pub(crate) writer: Option<String>,
+    /// The torch file that all tensors are in, under their names here.
+    #[cfg(feature = "torch")]
+    pub(crate) torch: Option<torch_save::TorchFile>,
 }
 
 /// How a format's weights are found.

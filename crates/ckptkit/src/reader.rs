@@ -37,7 +37,7 @@ pub(crate) fn open(path: &Path, detected: Detected, options: &OpenOptions) -> Re
     }
 }
 
-fn left_out(format: Format) -> Error {
+pub(crate) fn left_out(format: Format) -> Error {
     Error::unsupported(format!("this build leaves the format {format} out"))
         .hint(format!("build ckptkit with the feature for {format}"))
 }

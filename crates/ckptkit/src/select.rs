@@ -110,6 +110,18 @@ impl Selection {
         Self::default()
     }
 
+    /// Whether it leaves out anything by itself.
+    #[must_use]
+    pub fn selects(&self) -> bool {
+        !self.select.is_empty() || !self.exclude.is_empty()
+    }
+
+    /// Whether it may change a name.
+    #[must_use]
+    pub fn renames(&self) -> bool {
+        self.strip_prefix.is_some() || self.add_prefix.is_some() || !self.rename.is_empty()
+    }
+
     /// Reads `REGEX=TO`; the last `=` that is not escaped separates them, since expressions
     /// contain `=` more often than names do.
     ///

@@ -1,6 +1,6 @@
 //! Which tensors are the model's weights.
 
-use ckptkit_core::{Error, Key, Result, Tensor, TensorBytes, join};
+use ckptkit_core::{Error, ErrorKind, Key, Result, Tensor, TensorBytes, join};
 
 use crate::opened::{Entry, Opened, Rule};
 
@@ -37,7 +37,15 @@ pub(crate) fn find(opened: &Opened, key: Option<&str>) -> Result<Weights> {
         (Some(""), _) | (None, Rule::Root) => Ok(root(opened, &[])),
         (Some(key), _) => under(opened, key),
         (None, Rule::RootExcept(others)) => Ok(root(opened, others)),
-        (None, Rule::Key(key)) => under(opened, key),
+        (None, Rule::Key(key)) => under(opened, key).or_else(|e| match e.kind() {
+            // The format keeps them there, and there are none.
+            ErrorKind::NotFound => Ok(Weights {
+                key: Some((*key).to_owned()),
+                tensors: Vec::new(),
+                full_names: Vec::new(),
+            }),
+            _ => Err(e),
+        }),
         (None, Rule::Search { object }) => search(opened, *object),
     }
 }

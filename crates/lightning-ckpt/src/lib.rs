@@ -62,9 +62,11 @@
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod ckpt;
+mod new;
 mod state;
 mod version;
 
 pub use ckpt::LightningCkpt;
+pub use new::{NewCkpt, STATE_DICT};
 pub use state::{Precision, Training};
 pub use version::Version;

@@ -356,6 +356,20 @@ impl Opened {
         }
     }
 
+    /// The checksum that the archive has for the whole of a storage, where it has one.
+    pub(crate) fn crc(&self, part: usize, key: &str) -> Option<u32> {
+        let Store::Zip(archive) = &self.store else { return None };
+        archive.get(&format!("{}/{key}", self.folder(part)))?.crc()
+    }
+
+    /// The archive that it is in.
+    pub(crate) fn archive(&self) -> Option<&Archive> {
+        match &self.store {
+            Store::Zip(archive) => Some(archive),
+            _ => None,
+        }
+    }
+
     pub(crate) fn verify(&self) -> Result<Verified> {
         let mut out = Verified::default();
         if let Store::Zip(archive) = &self.store {

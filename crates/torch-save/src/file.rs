@@ -244,6 +244,15 @@ impl TorchFile {
         })))
     }
 
+    pub(crate) fn opened(&self) -> &Opened {
+        &self.0.opened
+    }
+
+    /// Whether both are one opened file.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Which of torch's containers it is.
     #[must_use]
     pub fn container(&self) -> Container {

@@ -89,6 +89,7 @@
 
 mod container;
 mod detect;
+mod document;
 mod export;
 mod file;
 mod flatten;
@@ -101,10 +102,13 @@ mod storage;
 mod tar_era;
 mod text;
 pub mod value;
+mod write;
 mod zip;
 
 pub use container::Container;
+pub use document::Document;
 pub use file::{OpenOptions, TensorEntry, TorchFile, Verified};
 pub use pickle::{Graph, NodeId, NodeRef};
 pub use rebuild::TensorKind;
 pub use value::Value;
+pub use write::{WriteOptions, layout_state_dict};

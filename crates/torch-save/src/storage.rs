@@ -70,6 +70,37 @@ pub(crate) fn class_dtype(class: Global<'_>) -> Option<Option<Dtype>> {
     }))
 }
 
+/// Module and name of the storage class of a dtype, as today's torch writes it; an untyped one for
+/// the dtypes that came after typed storages.
+pub(crate) fn class_of(dtype: Option<Dtype>) -> (&'static str, &'static str) {
+    let name = match dtype {
+        Some(Dtype::F64) => "DoubleStorage",
+        Some(Dtype::F32) => "FloatStorage",
+        Some(Dtype::F16) => "HalfStorage",
+        Some(Dtype::Bf16) => "BFloat16Storage",
+        Some(Dtype::I64) => "LongStorage",
+        Some(Dtype::I32) => "IntStorage",
+        Some(Dtype::I16) => "ShortStorage",
+        Some(Dtype::I8) => "CharStorage",
+        Some(Dtype::U8) => "ByteStorage",
+        Some(Dtype::Bool) => "BoolStorage",
+        Some(Dtype::C128) => "ComplexDoubleStorage",
+        Some(Dtype::C64) => "ComplexFloatStorage",
+        Some(Dtype::Qint8) => "QInt8Storage",
+        Some(Dtype::Quint8) => "QUInt8Storage",
+        Some(Dtype::Qint32) => "QInt32Storage",
+        Some(Dtype::Quint4x2) => "QUInt4x2Storage",
+        Some(Dtype::Quint2x4) => "QUInt2x4Storage",
+        _ => return ("torch.storage", "UntypedStorage"),
+    };
+    ("torch", name)
+}
+
+/// Whether storages of a dtype have a class of their own.
+pub(crate) fn is_typed(dtype: Dtype) -> bool {
+    class_of(Some(dtype)).0 == "torch"
+}
+
 /// Reads a persistent id as a storage; `None` when it is something else (a module, a tar-era key).
 pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef>> {
     if let Kind::Str(text) = id.kind() {
@@ -178,5 +209,10 @@ mod tests {
         assert_eq!(class("torch.cuda", "HalfTensor"), Some(Some(Dtype::F16)));
         assert_eq!(class("torch.storage", "UntypedStorage"), Some(None));
         assert_eq!(class("mine", "FloatStorage"), None);
+        for dtype in Dtype::all() {
+            let (module, name) = class_of(Some(dtype));
+            let read = if is_typed(dtype) { Some(dtype) } else { None };
+            assert_eq!(class(module, name), Some(read), "{dtype}");
+        }
     }
 }

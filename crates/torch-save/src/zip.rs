@@ -9,6 +9,7 @@
 
 mod directory;
 mod ends;
+pub(crate) mod layout;
 #[cfg(test)]
 mod tests;
 

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use ckptkit::safetensors::parse_size;
 use ckptkit::{
-    Aliases, Checkpoint, CopyOptions, Error, Existing, Glob, Kind, LeftOut, Report, Selection,
-    Target,
+    Aliases, Checkpoint, CopyOptions, Error, Existing, Glob, Kind, LeftOut, Report, Scope,
+    Selection, Target,
 };
 
 use super::print_json;
@@ -84,7 +84,9 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
             Target::SafetensorsFile
         }
         Some(To::Safetensors) => Target::SafetensorsDirectory,
-        None => Target::of(&args.dst)?,
+        Some(To::Ckpt) => Target::LightningCkpt,
+        Some(To::Torch) => Target::Torch,
+        None => Target::of(&args.dst),
     };
     let globs =
         |patterns: &[String]| patterns.iter().map(|p| Glob::new(p)).collect::<Result<Vec<_>, _>>();
@@ -95,6 +97,9 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
         args.rename.iter().map(|r| Selection::parse_rename(r)).collect::<Result<_, _>>()?;
     wish.selection.strip_prefix.clone_from(&args.strip_prefix);
     wish.selection.add_prefix.clone_from(&args.add_prefix);
+    if args.all {
+        wish.scope = Scope::All;
+    }
     wish.weights_key.clone_from(&args.weights_key);
     wish.dtype = args.dtype;
     wish.aliases = match args.aliases {

@@ -54,6 +54,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         training: training(&checkpoint),
         weights,
         writer: Some(checkpoint.writer().to_owned()),
+        torch: None,
         values: Box::new(DistValues { checkpoint }),
     })
 }

@@ -55,6 +55,10 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         },
         training: None,
         weights: except,
+        torch: match weights.files() {
+            [file] if file.prefix().is_none() => Some(file.torch().clone()),
+            _ => None,
+        },
         writer: writer(config),
         values: Box::new(NemoValues { archive }),
     })

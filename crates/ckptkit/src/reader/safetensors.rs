@@ -68,6 +68,8 @@ fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
         training: None,
         weights: Rule::Root,
         writer: None,
+        #[cfg(feature = "torch")]
+        torch: None,
         values: Box::new(StValues {
             metadata: checkpoint.metadata().clone(),
             config: checkpoint.config()?,

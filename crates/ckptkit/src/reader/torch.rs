@@ -33,6 +33,7 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
         training,
         weights: rule(&file, lightning),
         writer,
+        torch: Some(file.clone()),
         values: Box::new(TorchValues { file, lightning }),
     })
 }

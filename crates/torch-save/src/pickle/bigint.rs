@@ -64,7 +64,7 @@ fn base_ten(magnitude: &[u8]) -> String {
 }
 
 /// Reads decimal digits with an optional sign; `None` when they are something else or too many.
-pub(super) fn from_decimal(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn from_decimal(text: &str) -> Option<Vec<u8>> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),

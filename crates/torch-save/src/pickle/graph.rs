@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use ckptkit_core::{Limits, Result};
+use ckptkit_core::{Error, Limits, Result};
 
 use super::machine::{self, Failure};
 use super::node::NodeRef;
@@ -274,8 +274,38 @@ impl Graph {
     }
 
     pub(super) fn global(&self, index: u32) -> Global<'_> {
+        let (module, name) = self.spelled(index);
+        python3_name(module, name)
+    }
+
+    /// Module and name of a global as the pickle spells them.
+    pub(super) fn spelled(&self, index: u32) -> (&str, &str) {
         let (module, name) = self.globals[index as usize];
-        python3_name(self.text(module), self.text(name))
+        (self.text(module), self.text(name))
+    }
+
+    /// Every reference of a node to another one: its parts, then what happened to it, in order.
+    pub(super) fn each_reference(&self, id: NodeId, to: &mut dyn FnMut(NodeId)) {
+        let node = self.nodes[id.0 as usize];
+        match node.repr {
+            Repr::Tuple(s) | Repr::FrozenSet(s) => {
+                self.ids(s.start, s.len).iter().for_each(|id| to(*id));
+            }
+            Repr::Reduce(a, b) | Repr::NewObj(a, b) => {
+                [a, b].map(NodeId).into_iter().for_each(&mut *to)
+            }
+            Repr::NewObjEx(a, b, c) => [a, b, c].map(NodeId).into_iter().for_each(&mut *to),
+            Repr::PersId(a) => to(NodeId(a)),
+            _ => {}
+        }
+        let mut next = node.first_mut;
+        while let Some(record) = self.muts.get(next as usize) {
+            match record.kind {
+                MutKind::Build => to(NodeId(record.start)),
+                _ => self.ids(record.start, record.len).iter().for_each(|id| to(*id)),
+            }
+            next = record.next;
+        }
     }
 
     fn text(&self, span: Span) -> &str {
@@ -288,9 +318,52 @@ impl Graph {
         self.heap.get(start..start + span.len as usize).unwrap_or_default()
     }
 
+    /// Adds references to the end of the edges.
+    pub(super) fn add_edges(&mut self, ids: impl Iterator<Item = NodeId>) -> Result<Span> {
+        let start = self.edges.len();
+        self.edges.extend(ids);
+        if u32::try_from(self.edges.len()).is_err() {
+            self.edges.truncate(start);
+            return Err(Error::limit("more references than the limit allows"));
+        }
+        Ok(Span { start: narrow(start), len: narrow(self.edges.len() - start) })
+    }
+
+    /// Adds a change to the end of those of a node.
+    pub(super) fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
+        let index = narrow(self.muts.len());
+        if index == NO_MUT {
+            return Err(Error::limit("more changes than the limit allows"));
+        }
+        let last = self.nodes[to as usize].last_mut;
+        // A container that is filled in batches stays one run of edges.
+        if let Some(previous) = self.muts.get_mut(last as usize) {
+            if previous.kind == record.kind
+                && record.kind != MutKind::Build
+                && previous.start + previous.len == record.start
+            {
+                previous.len += record.len;
+                return Ok(());
+            }
+            previous.next = index;
+        }
+        self.muts.push(record);
+        let node = &mut self.nodes[to as usize];
+        node.last_mut = index;
+        if node.first_mut == NO_MUT {
+            node.first_mut = index;
+        }
+        Ok(())
+    }
+
     pub(super) fn ids(&self, start: u32, len: u32) -> &[NodeId] {
         &self.edges[start as usize..start as usize + len as usize]
     }
+}
+
+/// What is numbered here is bounded by limits that fit.
+pub(super) fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Python 3's name for what Python 2 called otherwise.

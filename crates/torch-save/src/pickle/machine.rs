@@ -12,7 +12,7 @@ use std::hash::BuildHasher;
 
 use ckptkit_core::{Error, Limits, Result};
 
-use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span};
+use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow};
 use super::text;
 
 /// Why a pickle cannot be decoded; where more of it might help, how many bytes that takes.
@@ -284,7 +284,7 @@ impl Machine<'_> {
             b'b' => {
                 let state = self.pop()?;
                 let to = self.top()?;
-                self.link(
+                self.graph.link(
                     to,
                     MutRecord { kind: MutKind::Build, start: state, len: 1, next: NO_MUT },
                 )
@@ -392,12 +392,7 @@ impl Machine<'_> {
     }
 
     fn edges(&mut self, ids: &[u32]) -> Result<Span> {
-        let start = self.graph.edges.len();
-        if u32::try_from(start + ids.len()).is_err() {
-            return Err(Error::limit("more references than the limit allows"));
-        }
-        self.graph.edges.extend(ids.iter().map(|&id| NodeId(id)));
-        Ok(Span { start: narrow(start), len: narrow(ids.len()) })
+        self.graph.add_edges(ids.iter().map(|&id| NodeId(id)))
     }
 
     fn record(&mut self, to: u32, kind: MutKind, ids: &[u32]) -> Result<()> {
@@ -408,33 +403,7 @@ impl Machine<'_> {
             return Ok(());
         }
         let span = self.edges(ids)?;
-        self.link(to, MutRecord { kind, start: span.start, len: span.len, next: NO_MUT })
-    }
-
-    fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
-        let index = narrow(self.graph.muts.len());
-        if index == NO_MUT {
-            return Err(Error::limit("more changes than the limit allows"));
-        }
-        let last = self.graph.nodes[to as usize].last_mut;
-        // A container that is filled in batches stays one run of edges.
-        if let Some(previous) = self.graph.muts.get_mut(last as usize) {
-            if previous.kind == record.kind
-                && record.kind != MutKind::Build
-                && previous.start + previous.len == record.start
-            {
-                previous.len += record.len;
-                return Ok(());
-            }
-            previous.next = index;
-        }
-        self.graph.muts.push(record);
-        let node = &mut self.graph.nodes[to as usize];
-        node.last_mut = index;
-        if node.first_mut == NO_MUT {
-            node.first_mut = index;
-        }
-        Ok(())
+        self.graph.link(to, MutRecord { kind, start: span.start, len: span.len, next: NO_MUT })
     }
 
     fn push(&mut self, id: u32) -> Result<()> {
@@ -479,14 +448,9 @@ impl Machine<'_> {
 
     /// Moves what is on the stack from `mark` up to the edges.
     fn edges_from(&mut self, mark: usize) -> Result<Span> {
-        let start = self.graph.edges.len();
-        let ids = &self.stack[mark..];
-        if u32::try_from(start + ids.len()).is_err() {
-            return Err(Error::limit("more references than the limit allows"));
-        }
-        self.graph.edges.extend(ids.iter().map(|&id| NodeId(id)));
+        let span = self.graph.add_edges(self.stack[mark..].iter().map(|&id| NodeId(id)))?;
         self.stack.truncate(mark);
-        Ok(Span { start: narrow(start), len: narrow(self.graph.edges.len() - start) })
+        Ok(span)
     }
 
     /// The graph, without room that it does not need: the bytes may have been a window that
@@ -506,9 +470,4 @@ impl Machine<'_> {
 
 fn underflow() -> Error {
     Error::malformed("an object is taken from an empty stack").hint("the pickle is damaged")
-}
-
-/// Everything numbered here is bounded by the pickle's length, which fits.
-fn narrow(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,9 @@
-//! The safe pickle machine: bytes to an object graph. Nothing is imported, resolved or called.
+//! The safe pickle machine: bytes to an object graph and back. Nothing is imported, resolved or
+//! called.
 
 mod bigint;
+mod build;
+mod emit;
 mod graph;
 mod machine;
 mod node;
@@ -9,5 +12,8 @@ mod tests;
 mod text;
 
 pub use bigint::decimal;
+pub(crate) use bigint::from_decimal;
+pub use build::Builder;
+pub(crate) use emit::{StorageId, emit};
 pub use graph::{Global, Graph, Kind, Mut, NodeId};
 pub use node::NodeRef;

@@ -1,0 +1,244 @@
+//! To what torch.save writes: a bare state dict, a Lightning checkpoint, a whole object.
+
+use std::collections::{HashMap, HashSet};
+
+use ckptkit_core::{Layout, Result, Tensor};
+use torch_save::pickle::{Kind as NodeKind, NodeId, NodeRef};
+use torch_save::{Document, TensorKind, TorchFile, WriteOptions};
+
+use super::choose::{Chosen, Object};
+use super::plan::{Job, LaidOut};
+use super::report::Kind;
+use crate::weights::Weights;
+
+/// The bare state dict.
+pub(super) fn weights(job: &mut Job<'_>, weights: &Weights, kept: Vec<Chosen>) -> Result<LaidOut> {
+    let mut document = Document::new();
+    let root = state_dict(job, &mut document, weights, &kept)?;
+    document.set_root(root);
+    for key in job.checkpoint.value_keys() {
+        job.left_out(&key, Kind::Value, "a state dict holds the model's weights only");
+    }
+    let config = job.checkpoint.config()?;
+    if let Some(config) = config.filter(|c| c.text.is_some()) {
+        job.left_out(&config.origin, Kind::Artifact, "a state dict has no place for a config");
+    }
+    artifacts_left_out(job);
+    let layout = document.layout(&options(job))?;
+    Ok((Layout::file(layout), kept.into_iter().map(|c| c.tensor).collect()))
+}
+
+/// A Lightning checkpoint of the weights, with the config as its hyper-parameters.
+#[cfg(feature = "lightning")]
+pub(super) fn lightning(
+    job: &mut Job<'_>,
+    weights: &Weights,
+    kept: Vec<Chosen>,
+) -> Result<LaidOut> {
+    use lightning_ckpt::{NewCkpt, STATE_DICT};
+
+    let mut document = Document::new();
+    let state_dict = state_dict(job, &mut document, weights, &kept)?;
+    let training = job.checkpoint.training();
+    let mut new = NewCkpt::new(state_dict);
+    new.epoch = training.and_then(|t| t.epoch).unwrap_or(0);
+    new.global_step = training.and_then(|t| t.global_step).unwrap_or(0);
+    let config = job.checkpoint.config()?;
+    if let Some(config) = &config {
+        let hyper_parameters = document.builder().value(&config.value)?;
+        // NeMo's models take their whole config as the one argument `cfg`.
+        new.hyper_parameters = Some(match config.origin.as_str() {
+            "model_config.yaml" => {
+                let b = document.builder();
+                let (dict, key) = (b.dict(), b.str("cfg"));
+                b.set_items(dict, &[(key, hyper_parameters)]);
+                dict
+            }
+            _ => hyper_parameters,
+        });
+    }
+    let root = new.build(document.builder());
+    document.set_root(root);
+    for key in job.checkpoint.value_keys() {
+        let known = matches!(key.as_str(), "epoch" | "global_step" | "pytorch-lightning_version");
+        if !known && config.as_ref().is_none_or(|c| c.origin != key) {
+            job.left_out(&key, Kind::Value, "only the weights were converted");
+        }
+    }
+    artifacts_left_out(job);
+    let layout = document.layout(&options(job))?;
+    // A reader finds them under the key.
+    let tensors = kept.into_iter().map(|c| {
+        let name = format!("{STATE_DICT}.{}", c.tensor.name());
+        c.tensor.renamed(name)
+    });
+    Ok((Layout::file(layout), tensors.collect()))
+}
+
+/// The whole object.
+pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
+    let checkpoint = job.checkpoint;
+    let mut document = checkpoint.document()?;
+    let mut tensors: Vec<Tensor> = checkpoint.tensors().cloned().collect();
+    if let Some(dtype) = job.wish.dtype {
+        let file = checkpoint.torch_file();
+        let weights = match &job.wish.weights_key {
+            Some(key) => checkpoint.weights_under(key)?,
+            None => checkpoint.weights()?,
+        };
+        let mut cast: HashMap<&str, Tensor> = HashMap::new();
+        for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
+            if tensor.dtype().is_castable() && tensor.has_bytes() && tensor.dtype() != dtype {
+                cast.insert(full, tensor.cast(dtype)?.renamed(full.as_str()));
+                let dtypes = [tensor.dtype(), dtype].map(|d| d.name().to_owned());
+                job.report.cast.insert(full.clone(), dtypes.into());
+            }
+        }
+        replace(&mut document, file, &cast)?;
+        for tensor in &mut tensors {
+            if let Some(cast) = cast.get(tensor.name()) {
+                *tensor = cast.clone();
+            }
+        }
+    }
+    tensors.retain(Tensor::has_bytes);
+    job.report.tensors = tensors.len();
+    job.report.bytes = tensors.iter().map(Tensor::byte_len).sum();
+    artifacts_left_out(job);
+    Ok((Layout::file(document.layout(&options(job))?), tensors))
+}
+
+/// Puts tensors of a file, by their names, in the place of those that they were.
+fn replace(
+    document: &mut Document,
+    file: Option<&TorchFile>,
+    tensors: &HashMap<&str, Tensor>,
+) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let mut places: Vec<(NodeId, &Tensor)> = Vec::new();
+    let mut seen = HashSet::new();
+    for entry in file.tensors() {
+        let Some(tensor) = tensors.get(entry.tensor().name()) else { continue };
+        let node = document.imported(file, entry.node()).and_then(|n| document.innermost(n));
+        if let Some(node) = node.filter(|n| seen.insert(*n)) {
+            places.push((node, tensor));
+        }
+    }
+    let values: Vec<Tensor> = places.iter().map(|(_, t)| (*t).clone()).collect();
+    let nodes = document.tensors(&values)?;
+    for ((place, _), node) in places.into_iter().zip(nodes) {
+        document.builder().replace(place, node);
+    }
+    Ok(())
+}
+
+/// What a tensor of a torch file is there.
+pub(super) fn object(file: &TorchFile, full: &str) -> Object {
+    let Some(entry) = file.entry(full) else { return Object::No };
+    if let Some(whole) = entry.part_of() {
+        return Object::Part(file.tensors()[whole].tensor().name().to_owned());
+    }
+    match entry.kind() {
+        TensorKind::Plain | TensorKind::Parameter | TensorKind::Buffer
+            if entry.class().is_none() && entry.tensor().has_bytes() =>
+        {
+            Object::No
+        }
+        _ => Object::Whole,
+    }
+}
+
+/// The node of the state dict. What comes from a torch file and keeps its names keeps its mapping
+/// too, with the `_metadata` of its modules and what else it holds.
+fn state_dict(
+    job: &mut Job<'_>,
+    document: &mut Document,
+    weights: &Weights,
+    kept: &[Chosen],
+) -> Result<NodeId> {
+    let Some(file) = job.checkpoint.torch_file() else {
+        let tensors: Vec<Tensor> = kept.iter().map(|c| c.tensor.clone()).collect();
+        return document.state_dict(&tensors);
+    };
+    let all = !job.wish.selection.selects()
+        && !job.wish.selection.renames()
+        && job.wish.dtype.is_none()
+        && job.wish.aliases != super::wish::Aliases::Copy;
+    let mapping = mapping_of(file, weights);
+    if let (true, Some(mapping)) = (all, mapping) {
+        let dict = document.import(file, file.graph().node(mapping))?;
+        if weights.key.is_none() {
+            // What stands beside tensors at the root is no part of a state dict.
+            let names: HashSet<&str> = kept.iter().map(|c| c.tensor.name()).collect();
+            let is_weight = |key: NodeRef<'_>| key.as_str().is_some_and(|key| names.contains(key));
+            let pairs = document.node(dict).pairs();
+            let count = pairs.len();
+            let pairs: Vec<_> = pairs
+                .into_iter()
+                .filter(|(key, _)| is_weight(*key))
+                .map(|(key, value)| (key.id(), value.id()))
+                .collect();
+            if pairs.len() < count {
+                document.builder().replace_pairs(dict, &pairs);
+            }
+        }
+        return Ok(dict);
+    }
+    // Tensors that are new, together, so that what is tied stays so; objects as they are.
+    let plain: Vec<Tensor> = kept.iter().filter(|c| !c.object).map(|c| c.tensor.clone()).collect();
+    let mut nodes = document.tensors(&plain)?.into_iter();
+    let mut pairs = Vec::with_capacity(kept.len());
+    for chosen in kept {
+        let node = match file.entry(&chosen.full).filter(|_| chosen.object) {
+            Some(entry) => Some(document.import(file, file.graph().node(entry.node()))?),
+            None => nodes.next(),
+        };
+        let Some(node) = node else { continue };
+        pairs.push((document.builder().str(chosen.tensor.name()), node));
+    }
+    let b = document.builder();
+    let dict = b.call("collections", "OrderedDict", &[]);
+    b.set_items(dict, &pairs);
+    // The versions of modules, under the names that they still have.
+    let metadata = mapping
+        .filter(|_| !job.wish.selection.renames())
+        .and_then(|m| file.graph().node(m).attribute("_metadata"));
+    if let Some(metadata) = metadata {
+        let metadata = document.import(file, metadata)?;
+        let b = document.builder();
+        let (state, key) = (b.dict(), b.str("_metadata"));
+        b.set_items(state, &[(key, metadata)]);
+        b.build(dict, state);
+    }
+    Ok(dict)
+}
+
+/// The mapping from names to tensors that is the weights, where there is one.
+fn mapping_of(file: &TorchFile, weights: &Weights) -> Option<NodeId> {
+    let mut node = file.root();
+    if let Some(key) = &weights.key {
+        node = key.split('.').try_fold(node, |node, key| node.get(key))?;
+    }
+    let dict = matches!(node.kind(), NodeKind::Dict)
+        || node.class().is_some_and(|g| g.is("collections", "OrderedDict"));
+    // Tensors that stand deeper have names that are no keys of it.
+    let flat = || {
+        let keys: HashSet<_> = node.pairs().iter().filter_map(|(k, _)| k.as_str()).collect();
+        weights.tensors.iter().zip(&weights.full_names).all(|(tensor, full)| {
+            keys.contains(tensor.name()) || file.entry(full).is_some_and(|e| e.part_of().is_some())
+        })
+    };
+    (dict && flat()).then(|| node.id())
+}
+
+fn artifacts_left_out(job: &mut Job<'_>) {
+    for artifact in job.checkpoint.artifacts() {
+        job.left_out(&artifact.name, Kind::Artifact, "a torch file has no place for it");
+    }
+}
+
+fn options(job: &Job<'_>) -> WriteOptions {
+    let mut options = WriteOptions::new();
+    options.align = job.wish.align.unwrap_or(options.align);
+    options
+}

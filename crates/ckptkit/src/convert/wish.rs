@@ -1,0 +1,78 @@
+//! A conversion as it is wished for.
+
+use ckptkit_core::Dtype;
+
+use super::target::Target;
+use crate::select::Selection;
+
+/// What becomes of names that share one tensor, in a format that cannot tie them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Aliases {
+    /// The alphabetically first name is written, the others are recorded in the metadata. A format
+    /// that can tie names keeps them tied.
+    #[default]
+    Drop,
+    /// Each name is written with its own bytes, in every format.
+    Copy,
+    /// Refuse.
+    Error,
+}
+
+/// How much of a checkpoint is converted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The weights; or everything, where the target has a place for it and nothing was selected or
+    /// renamed: a training checkpoint stays one.
+    #[default]
+    Auto,
+    /// The model's weights, under their weight names.
+    Weights,
+    /// The whole tree, under its full names.
+    All,
+}
+
+/// A conversion as it is wished for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Convert {
+    /// What is written.
+    pub target: Target,
+    /// How much of the source is.
+    pub scope: Scope,
+    /// Which tensors, and under what names.
+    pub selection: Selection,
+    /// The key of the weights, where the rules should not decide.
+    pub weights_key: Option<String>,
+    /// The type that floating-point weights are cast to; others stay what they are, and so do the
+    /// states of optimizers.
+    pub dtype: Option<Dtype>,
+    /// What becomes of tied names.
+    pub aliases: Aliases,
+    /// Bytes of tensors that one shard of a directory may hold.
+    pub max_shard_bytes: u64,
+    /// Tensors' data starts at a multiple of this many bytes: of a safetensors file the first
+    /// tensor's (default 8), of a torch archive every storage's (default 64).
+    pub align: Option<u64>,
+    /// Whether tensors keep the order of the source, which reads it from front to back.
+    pub source_order: bool,
+}
+
+impl Convert {
+    /// Converts the weights, all of them, under their names.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            scope: Scope::default(),
+            selection: Selection::new(),
+            weights_key: None,
+            dtype: None,
+            aliases: Aliases::default(),
+            max_shard_bytes: 5_000_000_000,
+            align: None,
+            source_order: false,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! An object on its way into a file: made from nothing, or read and changed.
+
+mod import;
+mod path;
+mod tensors;
+mod value;
+
+use std::collections::HashMap;
+
+use ckptkit_core::{
+    Dtype, Error, OutputFile, Result, ResultExt, Section, Segment, Tensor, TensorBytes, TensorInfo,
+    Transform,
+};
+
+use crate::container::Container;
+use crate::file::TorchFile;
+use crate::pickle::{self, Builder, Kind, NodeId, NodeRef, StorageId};
+use crate::storage;
+use crate::write::{Members, WriteOptions};
+
+/// A storage that the object refers to, by its position in the list of them.
+struct Stored {
+    dtype: Option<Dtype>,
+    location: String,
+    /// Elements, or bytes where there is no dtype or it is packed.
+    numel: u64,
+    body: Result<Body>,
+}
+
+enum Body {
+    /// These bytes, and their CRC-32 where it is known.
+    Section(Section, Option<u32>),
+    /// A tensor's values.
+    Tensor(Tensor),
+}
+
+/// An object graph together with the storages that its tensors lie in, ready to be changed and
+/// laid out as a file that torch loads.
+///
+/// [`TorchFile::edit`] gives the document of a file. What is not touched comes out as it went in:
+/// classes nobody here knows, shared objects, the order of keys, views and ties of storages. A
+/// document that nothing was changed in keeps the very bytes of the pickle.
+///
+/// ```
+/// use torch_save::{Document, TorchFile, WriteOptions};
+/// use ckptkit_core::{CopyOptions, Existing, Layout, TensorSource};
+///
+/// # fn main() -> ckptkit_core::Result<()> {
+/// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let smaller = dir.path().join("smaller.ckpt");
+/// let file = TorchFile::open(format!("{fixtures}/lightning/adam.ckpt"))?;
+/// let mut document = file.edit()?;
+/// document.remove("optimizer_states")?;
+/// document.rename("hyper_parameters", "hparams")?;
+/// let epoch = document.builder().int(0);
+/// document.set("epoch", epoch)?;
+/// let layout = Layout::file(document.layout(&WriteOptions::default())?);
+/// layout.write(&smaller, Existing::Refuse, &CopyOptions::default())?;
+///
+/// let smaller = TorchFile::open(&smaller)?;
+/// assert_eq!(smaller.lookup("epoch")?.as_int(), Some(0));
+/// assert!(smaller.lookup("optimizer_states").is_err());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Document {
+    builder: Builder,
+    root: NodeId,
+    stored: Vec<Stored>,
+    imports: Vec<import::Import>,
+    /// The file that this is, as long as nothing was changed.
+    unchanged: Option<TorchFile>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Document {
+    /// A document whose object is `None`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut builder = Builder::new();
+        let root = builder.none();
+        Self { builder, root, stored: Vec::new(), imports: Vec::new(), unchanged: None }
+    }
+
+    /// Makes and changes nodes. What is made here becomes part of the object when it is put into
+    /// it.
+    pub fn builder(&mut self) -> &mut Builder {
+        self.unchanged = None;
+        &mut self.builder
+    }
+
+    /// The object as it stands.
+    #[must_use]
+    pub fn root(&self) -> NodeRef<'_> {
+        self.builder.node(self.root)
+    }
+
+    /// Makes `node` the object.
+    pub fn set_root(&mut self, node: NodeId) {
+        self.unchanged = None;
+        self.root = node;
+    }
+
+    /// A node, to look at.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> NodeRef<'_> {
+        self.builder.node(id)
+    }
+
+    /// The file as torch lays it out: every byte is decided, none of a tensor is read.
+    ///
+    /// # Errors
+    /// Whatever keeps a storage that the object still refers to from being read, naming it;
+    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) for options that do not fit;
+    /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for an object that is too large for a pickle.
+    pub fn layout(&self, options: &WriteOptions) -> Result<OutputFile> {
+        if let Some(file) = &self.unchanged {
+            if let Some(layout) = file.copy_layout(options)? {
+                return Ok(layout);
+            }
+        }
+        self.builder.check()?;
+        let mut order: Vec<usize> = Vec::new();
+        let mut numbers: HashMap<usize, usize> = HashMap::new();
+        let graph = self.builder.graph();
+        let pickle = pickle::emit(graph, self.root, &mut |node| {
+            let Some((index, stored)) = self.stored_at(node) else {
+                return Err(Error::invalid(
+                    "a persistent id is no storage of this document, which torch would not load",
+                ));
+            };
+            let number = *numbers.entry(index).or_insert_with(|| {
+                order.push(index);
+                order.len() - 1
+            });
+            Ok(Some(StorageId {
+                class: storage::class_of(stored.dtype),
+                key: number.to_string(),
+                location: &stored.location,
+                numel: stored.numel,
+            }))
+        })?;
+        let mut members = Members::new(pickle, options)?;
+        for (number, index) in order.into_iter().enumerate() {
+            let (body, crc) = self.stored[index].body()?;
+            members.storage(number.to_string(), body, crc);
+        }
+        members.layout(options)
+    }
+
+    /// The storage that a persistent id of this document is.
+    fn stored_at(&self, node: NodeRef<'_>) -> Option<(usize, &Stored)> {
+        let Kind::PersId(id) = node.kind() else { return None };
+        let index = usize::try_from(node.other(id).as_u64()?).ok()?;
+        Some((index, self.stored.get(index)?))
+    }
+
+    /// Adds a storage; gives the node that refers to it.
+    fn store(&mut self, stored: Stored) -> NodeId {
+        self.stored.push(stored);
+        let index = self.builder.uint(self.stored.len() as u64 - 1);
+        self.builder.persistent(index)
+    }
+}
+
+impl Stored {
+    fn body(&self) -> Result<(OutputFile, Option<u32>)> {
+        let mut file = OutputFile::default();
+        let crc = match &self.body {
+            Ok(Body::Section(section, crc)) => {
+                file.push(Segment::Section(section.clone()))?;
+                *crc
+            }
+            Ok(Body::Tensor(tensor)) => {
+                file.push(Segment::Tensor(tensor.clone()))?;
+                None
+            }
+            Err(e) => return Err(e.clone()),
+        };
+        Ok((file, crc))
+    }
+}
+
+impl Body {
+    /// The bytes of a big-endian storage, turned around.
+    fn swapped(section: Section, dtype: Dtype) -> Result<Self> {
+        let unit = dtype.element_bytes().unwrap_or(1);
+        let info = TensorInfo::new("storage", dtype, [section.len() / unit])?;
+        let transform = Transform { swap: true, ..Transform::default() };
+        Ok(Self::Tensor(Tensor::with_transform(info, TensorBytes::Range(section), transform)?))
+    }
+}
+
+impl TorchFile {
+    /// The file's object and storages, to be changed and written again. The result is a zip
+    /// archive whatever the file's container is.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for TorchScript and torch.export
+    /// archives, whose code cannot be written: their tensors can, with
+    /// [`layout_state_dict`](crate::layout_state_dict); `Unsupported` too for objects that refer
+    /// to what is no storage.
+    pub fn edit(&self) -> Result<Document> {
+        match self.container() {
+            Container::TorchScript | Container::TorchExport => {
+                return Err(Error::unsupported(format!(
+                    "a {} archive holds a program beside its tensors, which is not written",
+                    self.container().name()
+                ))
+                .in_file(self.section().name())
+                .hint("write its tensors as a state dict instead"));
+            }
+            _ => {}
+        }
+        let mut document = Document::new();
+        document.root = document.import(self, self.root()).in_file(self.section().name())?;
+        document.unchanged = Some(self.clone());
+        Ok(document)
+    }
+}

@@ -1,0 +1,513 @@
+//! The object graph as a pickle again, in the words that torch.save uses: protocol 2, which every
+//! loader takes, `weights_only` included.
+//!
+//! Source of truth: CPython's `pickle.py` (`_Pickler`, `save_reduce`), `torch/_weights_only_unpickler.py`.
+//! What protocol 2 has no opcode for (bytes, sets, keyword arguments) is spelled as CPython spells
+//! it there. Only what is referred to twice is put into the memo.
+
+use std::collections::HashMap;
+
+use ckptkit_core::{Error, Result};
+
+use super::graph::{Graph, MutKind, NO_MUT, NodeId, Repr, Span, narrow};
+use super::node::NodeRef;
+
+/// Items that are set or appended at once, as CPython does.
+const BATCH: usize = 1000;
+const ABSENT: u32 = u32::MAX;
+
+/// A storage as a persistent id spells it.
+pub(crate) struct StorageId<'g> {
+    /// Module and name of its class.
+    pub(crate) class: (&'static str, &'static str),
+    pub(crate) key: String,
+    pub(crate) location: &'g str,
+    pub(crate) numel: u64,
+}
+
+/// Says how a persistent id is spelled, in the order in which they are written; `None` leaves it as
+/// it is.
+pub(crate) type Spell<'s, 'g> = dyn FnMut(NodeRef<'g>) -> Result<Option<StorageId<'g>>> + 's;
+
+impl Graph {
+    /// The object as a pickle of protocol 2.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) for a graph in which an
+    /// immutable object is a part of itself, which no pickle says;
+    /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for text of 4 GiB and more.
+    pub fn to_pickle(&self) -> Result<Vec<u8>> {
+        emit(self, self.root().id(), &mut |_| Ok(None))
+    }
+}
+
+pub(crate) fn emit<'g>(
+    graph: &'g Graph,
+    root: NodeId,
+    spell: &mut Spell<'_, 'g>,
+) -> Result<Vec<u8>> {
+    let mut emitter = Emitter {
+        graph,
+        spell,
+        out: vec![0x80, 2],
+        references: count_references(graph, root),
+        memo: vec![ABSENT; graph.nodes.len()],
+        entered: vec![0; graph.nodes.len()],
+        words: HashMap::new(),
+        next: 0,
+        tasks: vec![Task::Visit(root.0)],
+    };
+    emitter.run()?;
+    emitter.out.push(b'.');
+    Ok(emitter.out)
+}
+
+/// How often what the root reaches is referred to. Where an object that cannot change holds itself
+/// by way of one that can, it is begun twice, and whatever lies on the way is met again: then
+/// everything counts as referred to often.
+fn count_references(graph: &Graph, root: NodeId) -> Vec<u32> {
+    let mut counts = vec![0_u32; graph.nodes.len()];
+    let mut open = vec![false; graph.nodes.len()];
+    let mut knotted = false;
+    // A node, and whether its references have been followed.
+    let mut pending = vec![(root, false)];
+    while let Some((id, done)) = pending.pop() {
+        let at = id.0 as usize;
+        if done {
+            open[at] = false;
+            continue;
+        }
+        counts[at] = counts[at].saturating_add(1);
+        if counts[at] == 1 {
+            open[at] = true;
+            pending.push((id, true));
+            graph.each_reference(id, &mut |child| pending.push((child, false)));
+        } else {
+            knotted |=
+                open[at] && !matches!(graph.nodes[at].repr, Repr::List | Repr::Dict | Repr::Set);
+        }
+    }
+    if knotted {
+        counts.iter_mut().filter(|c| **c > 0).for_each(|c| *c = c.saturating_add(1));
+    }
+    counts
+}
+
+#[derive(Clone, Copy)]
+enum Task {
+    /// Puts a node on the stack.
+    Visit(u32),
+    /// Makes it of its parts, which are there.
+    Construct(u32),
+    /// What happened to the object on top, from this record on.
+    Muts(u32),
+    /// The rest of the items of a change.
+    Items(MutKind, Span),
+    Op(u8),
+}
+
+struct Emitter<'s, 'e, 'g> {
+    graph: &'g Graph,
+    spell: &'e mut Spell<'s, 'g>,
+    out: Vec<u8>,
+    references: Vec<u32>,
+    memo: Vec<u32>,
+    /// How often a node was begun that is not complete.
+    entered: Vec<u8>,
+    /// Memo entries of text and names that no node stands for.
+    words: HashMap<Vec<u8>, u32>,
+    next: u32,
+    tasks: Vec<Task>,
+}
+
+impl Emitter<'_, '_, '_> {
+    fn run(&mut self) -> Result<()> {
+        while let Some(task) = self.tasks.pop() {
+            match task {
+                Task::Visit(id) => self.visit(id)?,
+                Task::Construct(id) => self.construct(id),
+                Task::Muts(index) => self.muts(index),
+                Task::Items(kind, span) => self.items(kind, span),
+                Task::Op(op) => self.out.push(op),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, id: u32) -> Result<()> {
+        let at = id as usize;
+        if self.memo[at] != ABSENT {
+            self.get(self.memo[at]);
+            return Ok(());
+        }
+        let node = self.graph.nodes[at];
+        if !self.has_parts(id, node.repr) && node.first_mut != NO_MUT {
+            self.tasks.push(Task::Muts(node.first_mut));
+        }
+        match node.repr {
+            Repr::None => self.out.push(b'N'),
+            Repr::Bool(b) => self.out.push(if b { 0x88 } else { 0x89 }),
+            Repr::Int(i) => self.int(i),
+            Repr::BigInt(s) => self.big_int(self.graph.slice(s))?,
+            Repr::Float(f) => {
+                self.out.push(b'G');
+                self.out.extend_from_slice(&f.to_be_bytes());
+            }
+            Repr::Str(s) => {
+                self.text(self.graph.slice(s))?;
+                self.memoize(id);
+            }
+            Repr::Bytes(s) => {
+                self.bytes(self.graph.slice(s))?;
+                self.memoize(id);
+            }
+            Repr::ByteArray(s) => {
+                self.word(b"c__builtin__\nbytearray\n");
+                self.bytes(self.graph.slice(s))?;
+                self.out.extend_from_slice(b"\x85R");
+                self.memoize(id);
+            }
+            Repr::Global(index) => {
+                self.global(index)?;
+                self.memoize(id);
+            }
+            Repr::PersId(inner) => self.persistent(id, inner)?,
+            Repr::List => {
+                self.out.push(b']');
+                self.memoize(id);
+            }
+            Repr::Dict => {
+                self.out.push(b'}');
+                self.memoize(id);
+            }
+            Repr::Set if !self.has_parts(id, node.repr) => {
+                self.out.push(0x8f);
+                self.memoize(id);
+            }
+            _ => self.begin(id, node.repr)?,
+        }
+        Ok(())
+    }
+
+    /// Whether a node is made of others, which come first.
+    fn has_parts(&self, id: u32, repr: Repr) -> bool {
+        match repr {
+            Repr::Tuple(_)
+            | Repr::FrozenSet(_)
+            | Repr::Reduce(..)
+            | Repr::NewObj(..)
+            | Repr::NewObjEx(..) => true,
+            Repr::Set => self.is_simple_set(id),
+            _ => false,
+        }
+    }
+
+    /// Starts a node whose parts come first.
+    fn begin(&mut self, id: u32, repr: Repr) -> Result<()> {
+        let entered = &mut self.entered[id as usize];
+        // A part that is filled with the whole begins it again, once: by then the part is there.
+        if *entered == 2 {
+            return Err(Error::invalid("an object that cannot change is a part of itself"));
+        }
+        *entered += 1;
+        self.tasks.push(Task::Construct(id));
+        match repr {
+            Repr::Tuple(span) => {
+                if span.len > 3 {
+                    self.out.push(b'(');
+                }
+                self.visit_later(span);
+            }
+            Repr::FrozenSet(span) => {
+                self.word(b"c__builtin__\nfrozenset\n");
+                self.out.push(b']');
+                self.tasks.push(Task::Items(MutKind::Append, span));
+            }
+            Repr::Set => {
+                self.word(b"c__builtin__\nset\n");
+                self.out.push(b']');
+                let mut next = self.graph.nodes[id as usize].first_mut;
+                let mut runs = Vec::new();
+                while let Some(m) = self.graph.muts.get(next as usize) {
+                    if m.kind == MutKind::AddItems {
+                        let span = Span { start: m.start, len: m.len };
+                        runs.push(Task::Items(MutKind::Append, span));
+                    }
+                    next = m.next;
+                }
+                self.tasks.extend(runs.into_iter().rev());
+            }
+            Repr::Reduce(callable, args) | Repr::NewObj(callable, args) => {
+                self.tasks.extend([Task::Visit(args), Task::Visit(callable)]);
+            }
+            Repr::NewObjEx(class, args, kwargs) => {
+                // Protocol 2 has no opcode for it; this function does the same.
+                self.word(b"ccopy_reg\n__newobj_ex__\n");
+                self.tasks.extend([Task::Visit(kwargs), Task::Visit(args), Task::Visit(class)]);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn construct(&mut self, id: u32) {
+        let at = id as usize;
+        let node = self.graph.nodes[at];
+        self.entered[at] -= 1;
+        if self.memo[at] != ABSENT {
+            // One of its parts made it already.
+            let parts: &[u8] = match node.repr {
+                Repr::Tuple(span) if span.len > 3 => b"1",
+                Repr::Tuple(span) => &b"000"[..span.len as usize],
+                Repr::NewObjEx(..) => b"0000",
+                _ => b"00",
+            };
+            self.out.extend_from_slice(parts);
+            self.get(self.memo[at]);
+            return;
+        }
+        let ops: &[u8] = match node.repr {
+            Repr::Tuple(span) => match span.len {
+                0 => b")",
+                1 => b"\x85",
+                2 => b"\x86",
+                3 => b"\x87",
+                _ => b"t",
+            },
+            Repr::FrozenSet(_) | Repr::Set => b"\x85R",
+            Repr::NewObj(..) => b"\x81",
+            Repr::NewObjEx(..) => b"\x87R",
+            _ => b"R",
+        };
+        self.out.extend_from_slice(ops);
+        if !matches!(node.repr, Repr::Tuple(Span { len: 0, .. })) {
+            self.memoize(id);
+        }
+        if !matches!(node.repr, Repr::Set) && node.first_mut != NO_MUT {
+            self.tasks.push(Task::Muts(node.first_mut));
+        }
+    }
+
+    fn muts(&mut self, index: u32) {
+        let Some(&record) = self.graph.muts.get(index as usize) else { return };
+        if record.next != NO_MUT {
+            self.tasks.push(Task::Muts(record.next));
+        }
+        match record.kind {
+            MutKind::Build => {
+                self.tasks.extend([Task::Op(b'b'), Task::Visit(record.start)]);
+            }
+            kind => {
+                let span = Span { start: record.start, len: record.len };
+                self.tasks.push(Task::Items(kind, span));
+            }
+        }
+    }
+
+    fn items(&mut self, kind: MutKind, span: Span) {
+        let (unit, one, many): (usize, Option<u8>, u8) = match kind {
+            MutKind::Append => (1, Some(b'a'), b'e'),
+            MutKind::SetItems => (2, Some(b's'), b'u'),
+            _ => (1, None, 0x90),
+        };
+        let n = (span.len as usize).min(BATCH * unit);
+        if n == 0 {
+            return;
+        }
+        let batch = Span { start: span.start, len: narrow(n) };
+        self.tasks.push(Task::Items(
+            kind,
+            Span { start: span.start + batch.len, len: span.len - batch.len },
+        ));
+        match one {
+            Some(op) if n == unit => self.tasks.push(Task::Op(op)),
+            _ => {
+                self.out.push(b'(');
+                self.tasks.push(Task::Op(many));
+            }
+        }
+        self.visit_later(batch);
+    }
+
+    fn visit_later(&mut self, span: Span) {
+        let ids = self.graph.ids(span.start, span.len);
+        self.tasks.extend(ids.iter().rev().map(|id| Task::Visit(id.0)));
+    }
+
+    /// Whether a set can be made by a call, of items that cannot lead back to it.
+    fn is_simple_set(&self, id: u32) -> bool {
+        let mut pending = Vec::new();
+        let graph = self.graph;
+        let mut next = graph.nodes[id as usize].first_mut;
+        while let Some(m) = graph.muts.get(next as usize) {
+            match m.kind {
+                MutKind::AddItems => pending.extend_from_slice(graph.ids(m.start, m.len)),
+                _ => return false,
+            }
+            next = m.next;
+        }
+        let mut budget = 4 * pending.len() + 64;
+        while let Some(item) = pending.pop() {
+            budget = budget.saturating_sub(1);
+            if budget == 0 || graph.nodes[item.0 as usize].first_mut != NO_MUT {
+                return false;
+            }
+            graph.each_reference(item, &mut |child| pending.push(child));
+        }
+        true
+    }
+
+    fn persistent(&mut self, id: u32, inner: u32) -> Result<()> {
+        match (self.spell)(self.graph.node(NodeId(id)))? {
+            None => self.tasks.extend([Task::Op(b'Q'), Task::Visit(inner)]),
+            Some(storage) => {
+                self.out.push(b'(');
+                self.word_text(b"storage")?;
+                let (module, name) = storage.class;
+                self.word(format!("c{module}\n{name}\n").as_bytes());
+                self.text(storage.key.as_bytes())?;
+                self.word_text(storage.location.as_bytes())?;
+                self.uint(storage.numel)?;
+                self.out.extend_from_slice(b"tQ");
+            }
+        }
+        Ok(())
+    }
+
+    fn global(&mut self, index: u32) -> Result<()> {
+        let (module, name) = self.graph.spelled(index);
+        let module = if module == "builtins" { "__builtin__" } else { module };
+        if module.contains('\n') || name.contains('\n') {
+            self.text(module.as_bytes())?;
+            self.text(name.as_bytes())?;
+            self.out.push(0x93);
+            return Ok(());
+        }
+        // Protocol 2 looks a name up in its module and no deeper.
+        let mut parts = name.split('.');
+        let first = parts.next().unwrap_or_default();
+        let inner: Vec<&str> = parts.collect();
+        for _ in &inner {
+            self.word(b"c__builtin__\ngetattr\n");
+        }
+        self.out.extend_from_slice(format!("c{module}\n{first}\n").as_bytes());
+        for part in inner {
+            self.text(part.as_bytes())?;
+            self.out.extend_from_slice(b"\x86R");
+        }
+        Ok(())
+    }
+
+    /// A name that is written again and again.
+    fn word(&mut self, spelled: &[u8]) {
+        if let Some(&memo) = self.words.get(spelled) {
+            return self.get(memo);
+        }
+        self.out.extend_from_slice(spelled);
+        let memo = self.put();
+        self.words.insert(spelled.to_vec(), memo);
+    }
+
+    fn word_text(&mut self, text: &[u8]) -> Result<()> {
+        let len = length(text)?;
+        self.word(&[&b"X"[..], &len, text].concat());
+        Ok(())
+    }
+
+    fn text(&mut self, text: &[u8]) -> Result<()> {
+        self.out.push(b'X');
+        self.out.extend_from_slice(&length(text)?);
+        self.out.extend_from_slice(text);
+        Ok(())
+    }
+
+    /// `_codecs.encode(text, 'latin1')`, where each character of the text is a byte.
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            self.word(b"c__builtin__\nbytes\n");
+            self.out.extend_from_slice(b")R");
+            return Ok(());
+        }
+        self.word(b"c_codecs\nencode\n");
+        let text: String = bytes.iter().map(|&b| char::from(b)).collect();
+        self.text(text.as_bytes())?;
+        self.word_text(b"latin1")?;
+        self.out.extend_from_slice(b"\x86R");
+        Ok(())
+    }
+
+    fn int(&mut self, value: i64) {
+        if let Ok(v) = u8::try_from(value) {
+            self.out.extend_from_slice(&[b'K', v]);
+        } else if let Ok(v) = u16::try_from(value) {
+            self.out.push(b'M');
+            self.out.extend_from_slice(&v.to_le_bytes());
+        } else if let Ok(v) = i32::try_from(value) {
+            self.out.push(b'J');
+            self.out.extend_from_slice(&v.to_le_bytes());
+        } else {
+            let bytes = value.to_le_bytes();
+            let len = super::bigint::significant(&bytes);
+            self.out.extend_from_slice(&[0x8a, u8::try_from(len).unwrap_or(8)]);
+            self.out.extend_from_slice(&bytes[..len]);
+        }
+    }
+
+    fn uint(&mut self, value: u64) -> Result<()> {
+        match i64::try_from(value) {
+            Ok(value) => self.int(value),
+            Err(_) => self.big_int(&[&value.to_le_bytes()[..], &[0]].concat())?,
+        }
+        Ok(())
+    }
+
+    fn big_int(&mut self, bytes: &[u8]) -> Result<()> {
+        match u8::try_from(bytes.len()) {
+            Ok(len) => self.out.extend_from_slice(&[0x8a, len]),
+            Err(_) => {
+                let len = i32::try_from(bytes.len()).ok().filter(|l| *l >= 0);
+                let len = len.ok_or_else(|| Error::limit("an integer of more than 2 GiB"))?;
+                self.out.push(0x8b);
+                self.out.extend_from_slice(&len.to_le_bytes());
+            }
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn memoize(&mut self, id: u32) {
+        if self.references[id as usize] > 1 {
+            self.memo[id as usize] = self.put();
+        }
+    }
+
+    fn put(&mut self) -> u32 {
+        let memo = self.next;
+        self.next += 1;
+        match u8::try_from(memo) {
+            Ok(index) => self.out.extend_from_slice(&[b'q', index]),
+            Err(_) => {
+                self.out.push(b'r');
+                self.out.extend_from_slice(&memo.to_le_bytes());
+            }
+        }
+        memo
+    }
+
+    fn get(&mut self, memo: u32) {
+        match u8::try_from(memo) {
+            Ok(index) => self.out.extend_from_slice(&[b'h', index]),
+            Err(_) => {
+                self.out.push(b'j');
+                self.out.extend_from_slice(&memo.to_le_bytes());
+            }
+        }
+    }
+}
+
+fn length(text: &[u8]) -> Result<[u8; 4]> {
+    let len = u32::try_from(text.len()).map_err(|_| {
+        Error::limit(format!("text of {} bytes does not fit protocol 2", text.len()))
+    })?;
+    Ok(len.to_le_bytes())
+}

@@ -1,0 +1,160 @@
+//! The archive that torch.save writes today, from a pickle and storages.
+
+use ckptkit_core::{Error, OutputFile, Result, Segment, Tensor};
+
+use crate::container::Container;
+use crate::document::Document;
+use crate::file::TorchFile;
+use crate::pickle::Kind;
+use crate::storage;
+use crate::zip::layout::{NewMember, layout};
+
+/// How a file is laid out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WriteOptions {
+    /// Storages start at a multiple of this many bytes: a power of two. Default 64, as torch; with
+    /// 4096 file systems can share blocks between files.
+    pub align: u64,
+    /// The archive's top folder. Default `archive`, as torch writes to a stream; for a path torch
+    /// takes the file's stem, which means nothing to any loader.
+    pub root: String,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        Self { align: 64, root: "archive".into() }
+    }
+}
+
+impl WriteOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn check(&self) -> Result<()> {
+        let plain = !self.root.is_empty()
+            && !self.root.contains(['/', '\\', '\0'])
+            && self.root != "."
+            && self.root != "..";
+        if plain {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("{:?} is no name of a folder in an archive", self.root)))
+    }
+}
+
+/// Lays out a state dict: an `OrderedDict` of these tensors under their names. Reads no tensor.
+///
+/// ```
+/// use ckptkit_core::{CopyOptions, Dtype, Existing, Layout, Section, Tensor, TensorBytes, TensorInfo};
+/// use ckptkit_core::TensorSource;
+/// use torch_save::{TorchFile, WriteOptions, layout_state_dict};
+///
+/// # fn main() -> ckptkit_core::Result<()> {
+/// let info = TensorInfo::new("w", Dtype::U8, [2])?;
+/// let w = Tensor::new(info, TensorBytes::Range(Section::from_bytes([7, 9], "memory")))?;
+/// let layout = Layout::file(layout_state_dict(&[w], &WriteOptions::new())?);
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("w.pt");
+/// layout.write(&path, Existing::Refuse, &CopyOptions::default())?;
+/// assert_eq!(TorchFile::open(&path)?.tensor("w")?.read()?, [7, 9]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`Document::tensors`] and [`Document::layout`];
+/// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when two tensors have one name.
+pub fn layout_state_dict(tensors: &[Tensor], options: &WriteOptions) -> Result<OutputFile> {
+    let mut names = std::collections::HashSet::new();
+    if let Some(twice) = tensors.iter().find(|t| !names.insert(t.name())) {
+        return Err(Error::invalid("two tensors have this name")
+            .within(format_args!("tensor {}", twice.name()))
+            .hint("rename one of them"));
+    }
+    let mut document = Document::new();
+    let root = document.state_dict(tensors)?;
+    document.set_root(root);
+    document.layout(options)
+}
+
+/// The members of an archive in the making.
+pub(crate) struct Members {
+    pickle: NewMember,
+    storages: Vec<NewMember>,
+    /// Whether storages are numbered as torch counts on when it computes where they lie.
+    computable: bool,
+}
+
+impl Members {
+    pub(crate) fn new(pickle: Vec<u8>, options: &WriteOptions) -> Result<Self> {
+        options.check()?;
+        let pickle = NewMember::bytes("data.pkl", pickle)?;
+        Ok(Self { pickle, storages: Vec::new(), computable: true })
+    }
+
+    /// Adds a storage; for torch to compute where it lies its key must be its position.
+    pub(crate) fn storage(&mut self, key: String, body: OutputFile, crc: Option<u32>) {
+        self.computable &= key == self.storages.len().to_string();
+        self.storages.push(NewMember { name: format!("data/{key}"), body, crc });
+    }
+
+    pub(crate) fn layout(self, options: &WriteOptions) -> Result<OutputFile> {
+        let mut members = vec![self.pickle];
+        if self.computable {
+            members.push(NewMember::bytes(".format_version", *b"1")?);
+            members.push(NewMember::bytes(".storage_alignment", options.align.to_string())?);
+        }
+        members.push(NewMember::bytes("byteorder", *b"little")?);
+        members.extend(self.storages);
+        members.push(NewMember::bytes("version", *b"3\n")?);
+        layout(&options.root, members, options.align)
+    }
+}
+
+impl TorchFile {
+    /// The file as it is, its pickle byte for byte; `None` where the pickle would not be right for
+    /// an archive of today.
+    pub(crate) fn copy_layout(&self, options: &WriteOptions) -> Result<Option<OutputFile>> {
+        let opened = self.opened();
+        let (Container::Zip, Some(archive), false) =
+            (self.container(), opened.archive(), opened.big_endian)
+        else {
+            return Ok(None);
+        };
+        let Some(pickle) = archive.get("data.pkl") else { return Ok(None) };
+        let mut pickle = pickle.section()?.read(u64::MAX)?;
+        // What follows the end of the object is no part of it.
+        pickle.truncate(self.graph().consumed());
+        let mut members = Members::new(pickle, options)?;
+        let mut seen = std::collections::HashSet::new();
+        let mut keys = Vec::new();
+        for node in self.graph().nodes() {
+            let Kind::PersId(id) = node.kind() else { continue };
+            let Some(Ok(wanted)) = storage::parse(node.other(id)) else { return Ok(None) };
+            if wanted.view.is_some() || matches!(node.other(id).kind(), Kind::Str(_)) {
+                return Ok(None);
+            }
+            if seen.insert(wanted.key.clone()) {
+                keys.push(wanted);
+            }
+        }
+        let wanted: std::collections::HashSet<&str> = keys.iter().map(|k| k.key.as_str()).collect();
+        let mut located = opened.locate(0, &wanted);
+        for storage in keys {
+            let section = opened.storage(0, &storage, &mut located)?;
+            if storage.byte_len() != Some(section.len()) {
+                return Ok(None);
+            }
+            let mut body = OutputFile::default();
+            body.push(Segment::Section(section))?;
+            let crc = opened.crc(0, &storage.key);
+            members.storage(storage.key, body, crc);
+        }
+        members.layout(options).map(Some)
+    }
+}

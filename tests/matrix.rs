@@ -1,0 +1,85 @@
+//! Every fixture of every format into every format: the weights are the same on both sides.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ckptkit::{Checkpoint, Convert, Digest, Target, Tensor, digest};
+use ckptkit_tests::fixture::{self, Fixture, each};
+use ckptkit_tests::obedient;
+
+/// What is written, and what it is called in the table.
+const TARGETS: [(&str, Target); 4] = [
+    ("safetensors", Target::SafetensorsFile),
+    ("sharded", Target::SafetensorsDirectory),
+    ("ckpt", Target::LightningCkpt),
+    ("torch", Target::Torch),
+];
+
+/// Cells of one column: filled as they are, filled after tensors were left out that the format
+/// cannot hold, and those of which nothing is left.
+#[derive(Clone, Copy, Default)]
+struct Count {
+    whole: usize,
+    partly: usize,
+    empty: usize,
+}
+
+fn hashes<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Digest {
+    digest(tensors, &|_| true).unwrap()
+}
+
+fn cell(f: &Fixture, target: Target, to: &Path) -> Count {
+    let mut wish = Convert::new(target);
+    // Smaller than most: directories have several shards.
+    wish.max_shard_bytes = 200;
+    let Some((wish, report)) = obedient::convert(f, wish, to) else {
+        return Count { empty: 1, ..Count::default() };
+    };
+    let source = Checkpoint::open(&f.path).unwrap();
+    let weights = |c: &Checkpoint, key: Option<&String>| match key {
+        Some(key) => c.weights_under(key).unwrap().tensors,
+        None => c.weights().unwrap().tensors,
+    };
+    let expected = weights(&source, wish.weights_key.as_ref());
+    let kept = expected.iter().filter(|t| wish.selection.leaves_out(t.name()).is_none());
+    let expected = hashes(kept);
+    let written = Checkpoint::open(to).unwrap();
+    assert_eq!(written.format(), target.format(), "{}", f.name);
+    let found = weights(&written, None);
+    let found = hashes(found.iter());
+    assert!(expected.failures.is_empty() && found.failures.is_empty());
+    assert_eq!(found.lines(), expected.lines(), "{} as {:?}", f.name, target);
+    assert!(report.tensors > 0 || expected.tensors.is_empty());
+    let partly = !wish.selection.exclude.is_empty();
+    Count { whole: usize::from(!partly), partly: usize::from(partly), empty: 0 }
+}
+
+#[test]
+fn weights_are_equal_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let table: RefCell<BTreeMap<(String, &str), Count>> = RefCell::default();
+    each(&fixture::readable(), |f| {
+        for (column, target) in TARGETS {
+            let to = dir.path().join(format!("{column}_{}", f.name.replace('/', "_")));
+            let count = cell(f, target, &to);
+            let group = f.name.split_once('/').unwrap().0.to_owned();
+            let mut table = table.borrow_mut();
+            let sum = table.entry((group, column)).or_default();
+            sum.whole += count.whole;
+            sum.partly += count.partly;
+            sum.empty += count.empty;
+        }
+    });
+    let mut cells = 0;
+    for ((group, column), n) in table.borrow().iter() {
+        println!(
+            "{group:>11} to {column:<11} {:>3} whole, {:>2} without what it lacks, {} empty",
+            n.whole, n.partly, n.empty
+        );
+        cells += n.whole + n.partly + n.empty;
+    }
+    println!("{cells} cells");
+    assert!(cells >= 139 * TARGETS.len(), "{cells}");
+}
