@@ -122,6 +122,11 @@ impl NemoArchive {
         Ok(archive)
     }
 
+    #[cfg(feature = "write")]
+    pub(crate) fn index(&self) -> &Index {
+        &self.0.index
+    }
+
     /// What holds the members.
     #[must_use]
     pub fn variant(&self) -> Variant {

@@ -9,7 +9,7 @@ use crate::detect::{self, Container};
 use crate::directory;
 use crate::entry::{Entry, Place};
 use crate::limits::ArchiveLimits;
-use crate::{tar_walk, weights};
+use crate::{plain_names, tar_walk, weights};
 
 /// What holds the members of a [`NemoArchive`](crate::NemoArchive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,9 @@ pub(crate) struct Index {
     pub(crate) entries: Vec<Entry>,
     /// The config's member.
     pub(crate) config: Option<&'static str>,
+    /// Whether one directory lay around everything.
+    #[cfg_attr(not(feature = "write"), allow(dead_code, reason = "editors ask"))]
+    pub(crate) unwrapped: bool,
     by_path: HashMap<EntryPath, usize>,
     pub(crate) notes: Vec<String>,
 }
@@ -94,7 +97,8 @@ impl Index {
     }
 
     pub(crate) fn of_directory(root: &Path, limits: &ArchiveLimits, mapped: bool) -> Result<Self> {
-        let entries = directory::walk(root, limits, mapped)?;
+        let mut entries = directory::walk(root, limits, mapped)?;
+        plain_names::restore(&mut entries, limits).map_err(|e| e.in_file(root))?;
         Self::checked(Variant::Directory, &root.display().to_string(), entries, Vec::new())
     }
 
@@ -109,6 +113,7 @@ impl Index {
             name: name.to_owned(),
             entries,
             config: None,
+            unwrapped: false,
             by_path: HashMap::new(),
             notes,
         };
@@ -140,6 +145,7 @@ impl Index {
             let rest = EntryPath::new(e.path.as_str()[top.len()..].trim_start_matches('/'));
             rest.map(|path| e.path = path).is_ok()
         });
+        self.unwrapped = true;
         // NeMo 0.11 packed everything that way itself.
         if top != weights::V0_11_FOLDER {
             self.notes.push(format!(

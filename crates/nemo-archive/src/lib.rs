@@ -100,6 +100,8 @@ mod artifact;
 mod config;
 mod detect;
 mod directory;
+#[cfg(feature = "write")]
+mod edit;
 mod entry;
 #[cfg(feature = "gzip")]
 mod gzip;
@@ -107,7 +109,14 @@ mod index;
 mod limits;
 mod notes;
 mod options;
+#[cfg(feature = "write")]
+mod pack;
+mod plain_names;
 mod tar_walk;
+#[cfg(feature = "write")]
+mod tokenizer;
+#[cfg(feature = "write")]
+mod unpack;
 mod weights;
 #[cfg(feature = "write")]
 mod write;
@@ -115,10 +124,18 @@ mod write;
 pub use archive::NemoArchive;
 pub use artifact::Artifact;
 pub use config::{Config, Value};
+#[cfg(feature = "write")]
+pub use edit::{Editor, Replace, WeightsDifference, compare_weights};
 pub use entry::Entry;
 pub use index::Variant;
 pub use limits::ArchiveLimits;
 pub use options::OpenOptions;
+#[cfg(feature = "write")]
+pub use pack::{PackOptions, pack};
+#[cfg(feature = "write")]
+pub use tokenizer::{Piece, PieceKind, SentencePieceModel, Swap, TokenizerFiles};
+#[cfg(feature = "write")]
+pub use unpack::{UnpackOptions, Unpacked};
 pub use weights::{Weights, WeightsFile, WeightsLayout};
 #[cfg(feature = "write")]
-pub use write::{TarLayout, source_date_epoch};
+pub use write::{Builder, Change, NewArchive, TarLayout, WriteOptions, source_date_epoch};

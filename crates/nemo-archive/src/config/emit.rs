@@ -24,6 +24,26 @@ pub(super) fn inline(value: &Value, style: Style) -> Result<String> {
     Ok(out)
 }
 
+/// A JSON object of texts, one pair a line.
+pub(crate) fn json_object(pairs: &[(String, String)]) -> Result<String> {
+    let text = |s: &str| inline(&Value::Str(s.to_owned()), Style::Json);
+    let mut lines = Vec::new();
+    for (key, value) in pairs {
+        lines.push(format!("  {}: {}", text(key)?, text(value)?));
+    }
+    Ok(format!("{{\n{}\n}}\n", lines.join(",\n")))
+}
+
+/// A value for messages, cut short where it is long.
+pub(crate) fn shown(value: &Value) -> String {
+    const MAX: usize = 60;
+    let text = inline(value, Style::Flow).unwrap_or_else(|_| "…".into());
+    match text.char_indices().nth(MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
+    }
+}
+
 /// Whether the value needs lines of its own in block style.
 pub(super) fn is_block(value: &Value) -> bool {
     match value {

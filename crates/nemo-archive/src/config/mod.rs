@@ -7,6 +7,7 @@ mod emit;
 mod interpolate;
 mod place;
 mod scalar;
+#[cfg_attr(not(feature = "write"), allow(dead_code, reason = "editors ask for more"))]
 mod surface;
 mod tree;
 mod value;
@@ -15,6 +16,8 @@ use std::ops::Range;
 
 use ckptkit_core::{Error, Result};
 
+#[cfg(feature = "write")]
+pub(crate) use emit::{json_object, shown};
 pub use value::Value;
 
 use crate::limits::ArchiveLimits;
@@ -26,7 +29,7 @@ use tree::{Form, Kind, NodeId, Tree};
 const MAX_KEY_BYTES: usize = 256 << 20;
 
 /// A model's config: the constructor arguments of its class.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     text: String,
     tree: Tree,

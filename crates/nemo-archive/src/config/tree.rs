@@ -16,7 +16,7 @@ use crate::limits::ArchiveLimits;
 
 pub(crate) type NodeId = usize;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// Bytes of the file, quotes included. Of containers, and of values that nothing spells, only
@@ -44,7 +44,7 @@ pub(crate) enum Form {
     Container,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Scalar(Value),
     List(Vec<NodeId>),
@@ -79,7 +79,7 @@ pub(crate) struct Pair {
     pub(crate) merged: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
     pub(crate) root: NodeId,

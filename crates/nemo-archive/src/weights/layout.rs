@@ -93,6 +93,12 @@ pub(super) fn plan(index: &Index) -> Result<Plan<'_>> {
     })
 }
 
+/// Where the weights lie, by the names of the members.
+#[cfg(feature = "write")]
+pub(crate) fn layout_of(index: &Index) -> Result<WeightsLayout> {
+    plan(index).map(|plan| plan.layout())
+}
+
 fn modules(index: &Index) -> impl Iterator<Item = &Entry> {
     index.files().filter(|e| {
         let name = e.path().as_str();

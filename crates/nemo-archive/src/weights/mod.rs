@@ -14,6 +14,8 @@ use ckptkit_core::{
 use torch_save::TorchFile;
 
 pub use layout::WeightsLayout;
+#[cfg(feature = "write")]
+pub(crate) use layout::layout_of;
 pub(crate) use layout::{V0_11_FOLDER, is_part, nested_names};
 pub(crate) use quantized::rank_of_file;
 
