@@ -5,16 +5,20 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptkit::{Checkpoint, Convert, Digest, Target, Tensor, digest};
+use ckptkit::{
+    Checkpoint, Convert, CopyOptions, Digest, ErrorKind, Existing, Format, Json, Scope, Target,
+    Tensor, digest,
+};
 use ckptkit_tests::fixture::{self, Fixture, each};
 use ckptkit_tests::obedient;
 
 /// What is written, and what it is called in the table.
-const TARGETS: [(&str, Target); 4] = [
+const TARGETS: [(&str, Target); 5] = [
     ("safetensors", Target::SafetensorsFile),
     ("sharded", Target::SafetensorsDirectory),
     ("ckpt", Target::LightningCkpt),
     ("torch", Target::Torch),
+    ("distcp", Target::Distcp),
 ];
 
 /// Cells of one column: filled as they are, filled after tensors were left out that the format
@@ -34,6 +38,7 @@ fn cell(f: &Fixture, target: Target, to: &Path) -> Count {
     let mut wish = Convert::new(target);
     // Smaller than most: directories have several shards.
     wish.max_shard_bytes = 200;
+    wish.ranks = 3;
     let Some((wish, report)) = obedient::convert(f, wish, to) else {
         return Count { empty: 1, ..Count::default() };
     };
@@ -82,4 +87,44 @@ fn weights_are_equal_on_both_sides() {
     }
     println!("{cells} cells");
     assert!(cells >= 139 * TARGETS.len(), "{cells}");
+}
+
+/// Everything, tensors and values, under the names that it has, in a file that torch loads.
+#[test]
+fn everything_is_equal_in_a_torch_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (written, refused) = (RefCell::new(0), RefCell::new(Vec::new()));
+    each(&fixture::readable(), |f| {
+        let to = dir.path().join(f.name.replace('/', "_"));
+        let source = Checkpoint::open(&f.path).unwrap();
+        let mut wish = Convert::new(Target::Torch);
+        wish.scope = Scope::All;
+        let plan = match wish.plan(&source, &to) {
+            Ok(plan) => plan,
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Unsupported, "{}: {e}", f.name);
+                refused.borrow_mut().push(format!("{}: {e}", f.name));
+                return;
+            }
+        };
+        plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+        let copy = Checkpoint::open(&to).unwrap();
+        assert_eq!(hashes(copy.tensors()).lines(), hashes(source.tensors()).lines(), "{}", f.name);
+        // Only the old stream keeps the source text of a module's class, and names the class by it.
+        let by_source = f.name == "torch/legacy_module.pt";
+        if !by_source
+            && matches!(source.format(), Format::Torch | Format::LightningCkpt | Format::Distcp)
+        {
+            let values = |c: &Checkpoint| match c.value("") {
+                Ok(value) => serde_json::to_string(&Json(&value)).unwrap(),
+                // Too deep to be made plain at once, on both sides.
+                Err(e) => format!("{:?}", e.kind()),
+            };
+            assert_eq!(values(&copy), values(&source), "{}", f.name);
+        }
+        *written.borrow_mut() += 1;
+    });
+    let refused = refused.into_inner();
+    println!("{} written, {} refused:\n{}", written.borrow(), refused.len(), refused.join("\n"));
+    assert!(*written.borrow() >= 130);
 }

@@ -105,16 +105,7 @@ fn generate(generator: &Generator, made: &Path, committed: &Path, only: &[String
     let mut command = Command::new(generator.env.python());
     command.args(["-W", "ignore"]).arg(script).arg(made).arg(committed).args(only);
     command.current_dir(made);
-    for (name, value) in [
-        ("PYTHONHASHSEED", "0"),
-        ("PYTHONDONTWRITEBYTECODE", "1"),
-        ("CUDA_VISIBLE_DEVICES", ""),
-        ("OMP_NUM_THREADS", "1"),
-        ("HF_HUB_OFFLINE", "1"),
-        ("TZ", "UTC"),
-    ] {
-        command.env(name, value);
-    }
+    python::quiet(&mut command);
     python::call(&mut command)
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 mod fixtures;
+mod interop;
 mod python;
 mod tidy;
 
@@ -18,6 +19,7 @@ const VERBS: &[Verb] = &[
         fixtures::run,
         "[--check] [--only NAME…]   make tests/fixtures with the real libraries",
     ),
+    ("interop", interop::run, "[JUDGE…]   let the real libraries load what the program writes"),
     ("tidy", tidy::run, "check dependency edges and house rules"),
 ];
 

@@ -142,6 +142,16 @@ pub(crate) struct Convert {
     /// (drop), each is written (copy), or the conversion refuses (error)
     #[arg(long, value_enum, default_value = "drop")]
     pub(crate) aliases: AliasPolicy,
+    /// Ranks that a distributed checkpoint is cut for
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) ranks: u32,
+    /// Cut along two dimensions, for a mesh of this shape: 2x4
+    #[arg(long, value_name = "RxC", value_parser = mesh)]
+    pub(crate) mesh: Option<Mesh>,
+    /// What a distributed checkpoint is made of: archives of torch.save with their index, or
+    /// safetensors shards as torch's Hugging Face writer makes them
+    #[arg(long, value_enum, default_value = "torch")]
+    pub(crate) form: Form,
     /// Bytes of tensors in one shard of a directory: 5GB, 500MB, 2GiB
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     pub(crate) max_shard_size: String,
@@ -176,6 +186,22 @@ pub(crate) enum To {
     Safetensors,
     Ckpt,
     Torch,
+    Distcp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    Torch,
+    Safetensors,
+}
+
+/// The shape of a mesh of ranks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mesh(pub(crate) Vec<u32>);
+
+fn mesh(text: &str) -> Result<Mesh, String> {
+    let dims: Option<Vec<u32>> = text.split('x').map(|n| n.parse().ok()).collect();
+    dims.map(Mesh).ok_or_else(|| "numbers with x between them are wanted, such as 2x4".into())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,12 +1,13 @@
 //! Every byte of the output, before any is written.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::section::Section;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorBytes};
 
 /// What a stretch of an output file is made of.
 #[derive(Clone, Debug)]
@@ -63,7 +64,7 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Appends a segment; empty ones are dropped.
+    /// Appends a segment; empty ones are dropped. A tensor that is deferred is not resolved.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a tensor without bytes,
@@ -72,8 +73,10 @@ impl OutputFile {
     pub fn push(&mut self, segment: Segment) -> Result<()> {
         if let Segment::Tensor(tensor) = &segment {
             tensor.check_expansion(&Limits::default())?;
-            // Refuses a tensor without bytes, with the reason that it gives.
-            tensor.read_into(0, &mut [])?;
+            if !matches!(tensor.bytes(), TensorBytes::Deferred(_)) {
+                // Refuses a tensor without bytes, with the reason that it gives.
+                tensor.read_into(0, &mut [])?;
+            }
         }
         if segment.is_empty() {
             return Ok(());
@@ -141,6 +144,27 @@ impl OutputFile {
         Ok(())
     }
 
+    /// The same file with other segments in place of its own, of the same lengths: what is laid out
+    /// once serves for every tensor of one shape. Checksums are those of the new bytes.
+    ///
+    /// # Errors
+    /// Those of `replace` and of [`OutputFile::push`];
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a segment of another length.
+    pub fn map(self, mut replace: impl FnMut(Segment) -> Result<Segment>) -> Result<Self> {
+        let mut out = Self { segments: Vec::with_capacity(self.segments.len()), ..Self::default() };
+        for (start, segment) in self.segments {
+            let len = segment.len();
+            out.push(replace(segment)?)?;
+            if out.len != start + len {
+                return Err(Error::invalid(format!(
+                    "{} bytes were put in the place of {len}",
+                    out.len - start
+                )));
+            }
+        }
+        Ok(Self { sums: self.sums, places: self.places, ..out })
+    }
+
     /// The length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -174,19 +198,20 @@ impl OutputFile {
 #[derive(Clone, Debug)]
 pub struct Layout {
     pub(crate) files: Vec<(Option<EntryPath>, OutputFile)>,
+    names: HashSet<EntryPath>,
 }
 
 impl Layout {
     /// One file.
     #[must_use]
     pub fn file(file: OutputFile) -> Self {
-        Self { files: vec![(None, file)] }
+        Self { files: vec![(None, file)], names: HashSet::new() }
     }
 
     /// An empty directory, to which files are added.
     #[must_use]
     pub fn directory() -> Self {
-        Self { files: Vec::new() }
+        Self { files: Vec::new(), names: HashSet::new() }
     }
 
     /// Adds a file to a directory.
@@ -195,7 +220,7 @@ impl Layout {
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) when the name is taken or this is
     /// the layout of one file.
     pub fn add(&mut self, path: EntryPath, file: OutputFile) -> Result<()> {
-        if self.files.iter().any(|(p, _)| p.as_ref().is_none_or(|p| *p == path)) {
+        if !self.is_directory() || !self.names.insert(path.clone()) {
             return Err(Error::invalid(format!("two output files would be called {path}")));
         }
         self.files.push((Some(path), file));

@@ -44,6 +44,7 @@ mod mmap;
 mod path;
 mod progress;
 mod read;
+mod region;
 mod section;
 mod sequential;
 pub mod shape;

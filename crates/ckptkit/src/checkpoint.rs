@@ -8,6 +8,8 @@ use ckptkit_core::{Error, Result, Tensor, TensorInfo, TensorSource, no_such_tens
 #[cfg(feature = "torch")]
 use crate::Value;
 use crate::format::{Detected, Format};
+#[cfg(feature = "torch")]
+use crate::opened::Whole;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened};
 use crate::training::Training;
 use crate::weights::{self, Weights};
@@ -170,6 +172,12 @@ impl Checkpoint {
         self.opened.torch.as_ref()
     }
 
+    /// The distributed checkpoint that it is.
+    #[cfg(feature = "distcp")]
+    pub(crate) fn distributed(&self) -> Option<&distcp::DistCheckpoint> {
+        self.opened.distributed.as_ref()
+    }
+
     /// The whole object, to be changed and written by [`torch_save`]: that of its file, or where
     /// it comes from another format, its tensors under their names.
     ///
@@ -178,14 +186,26 @@ impl Checkpoint {
     /// [`Document::tensors`](torch_save::Document::tensors).
     #[cfg(feature = "torch")]
     pub fn document(&self) -> Result<torch_save::Document> {
-        if let Some(file) = self.torch_file() {
-            return file.edit().map_err(|e| e.in_file(&self.path));
-        }
-        let tensors: Vec<Tensor> = self.tensors().cloned().collect();
-        let mut document = torch_save::Document::new();
-        let root = document.state_dict(&tensors).map_err(|e| e.in_file(&self.path))?;
-        document.set_root(root);
-        Ok(document)
+        self.whole().map(|whole| whole.document)
+    }
+
+    /// The document and the nodes of the tensors.
+    #[cfg(feature = "torch")]
+    pub(crate) fn whole(&self) -> Result<Whole> {
+        let found = self.opened.values.whole();
+        let found = found.and_then(|whole| match whole {
+            Some(whole) => Ok(whole),
+            None => {
+                let tensors: Vec<Tensor> = self.tensors().cloned().collect();
+                let mut document = torch_save::Document::new();
+                let root = document.state_dict(&tensors)?;
+                document.set_root(root);
+                let values = document.root().pairs().into_iter().map(|(_, value)| value.id());
+                let nodes = tensors.iter().map(|t| t.name().to_owned()).zip(values).collect();
+                Ok(Whole { document, nodes })
+            }
+        });
+        found.map_err(|e| e.in_file(&self.path))
     }
 
     /// The `__metadata__` of a safetensors checkpoint.
@@ -204,6 +224,15 @@ impl Checkpoint {
     #[must_use]
     pub fn training(&self) -> Option<&Training> {
         self.opened.training.as_ref()
+    }
+
+    /// Whether it holds more of a training run than weights.
+    pub(crate) fn is_training(&self) -> bool {
+        self.format() == Format::LightningCkpt
+            || (self.format() == Format::Distcp
+                && self.weights().is_ok_and(|w| {
+                    w.tensors.len() < self.opened.entries.len() || !self.value_keys().is_empty()
+                }))
     }
 
     /// What is strange about it without keeping it from being read.

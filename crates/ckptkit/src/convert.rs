@@ -1,6 +1,10 @@
 //! Converting: choose tensors, lay out the destination, report what happens, then write.
 
 mod choose;
+#[cfg(feature = "distcp")]
+mod distributed;
+#[cfg(feature = "distcp")]
+mod flatten;
 mod foreign;
 mod plan;
 mod report;
@@ -13,6 +17,7 @@ mod target;
 mod torch;
 mod untie;
 mod verify;
+mod whole;
 mod wish;
 
 pub use plan::Plan;

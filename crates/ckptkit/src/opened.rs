@@ -80,6 +80,18 @@ pub(crate) trait Values: Send + Sync {
     /// The keys at the root under which anything stands that is no tensor.
     fn top(&self) -> Vec<String>;
     fn config(&self) -> Result<Option<Config>>;
+    /// The object that all of it is, where the format keeps one.
+    #[cfg(feature = "torch")]
+    fn whole(&self) -> Result<Option<Whole>> {
+        Ok(None)
+    }
+}
+
+/// All of a checkpoint as one object, and the nodes of its tensors by their names.
+#[cfg(feature = "torch")]
+pub(crate) struct Whole {
+    pub(crate) document: torch_save::Document,
+    pub(crate) nodes: Vec<(String, torch_save::NodeId)>,
 }
 
 /// What a format's reader found.
@@ -102,6 +114,9 @@ pub(crate) struct Opened {
     /// The torch file that all tensors are in, under their names here.
     #[cfg(feature = "torch")]
     pub(crate) torch: Option<torch_save::TorchFile>,
+    /// The distributed checkpoint that it is.
+    #[cfg(feature = "distcp")]
+    pub(crate) distributed: Option<distcp::DistCheckpoint>,
 }
 
 /// How a format's weights are found.

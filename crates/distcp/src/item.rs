@@ -45,7 +45,7 @@ impl Items {
     }
 
     /// The item's bytes, decoded to at most `most` bytes.
-    fn section(&self, at: ItemAt, most: u64) -> Result<Section> {
+    pub(crate) fn section(&self, at: ItemAt, most: u64) -> Result<Section> {
         if !at.is_stored() {
             return Err(Error::malformed("storage_data has no place for it")
                 .hint("the metadata belongs to another save, or the save did not finish"));

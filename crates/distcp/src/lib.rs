@@ -93,6 +93,7 @@
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod assemble;
+mod document;
 mod handles;
 mod item;
 mod layout;
@@ -104,13 +105,17 @@ mod part;
 mod read;
 mod region;
 mod safetensors;
+mod slots;
 mod storage;
 mod transform;
 mod tree;
 mod variant;
 mod verify;
+mod write;
 
+pub use document::Whole;
 pub use open::OpenOptions;
 pub use read::{ChunkInfo, DistCheckpoint};
 pub use storage::StorageReader;
 pub use verify::Report;
+pub use write::{Entry, Form, Placement, Plan, WriteOptions, layout, plan};

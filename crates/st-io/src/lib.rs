@@ -106,7 +106,6 @@ mod index;
 mod json;
 mod names;
 mod options;
-mod packed;
 mod sharded;
 mod size;
 mod slice;

@@ -125,11 +125,19 @@ impl Document {
                 return Ok(layout);
             }
         }
+        self.layout_of(self.root, options)
+    }
+
+    /// As [`Document::layout`], with `node` as the object of the file.
+    ///
+    /// # Errors
+    /// As [`Document::layout`].
+    pub fn layout_of(&self, node: NodeId, options: &WriteOptions) -> Result<OutputFile> {
         self.builder.check()?;
         let mut order: Vec<usize> = Vec::new();
         let mut numbers: HashMap<usize, usize> = HashMap::new();
         let graph = self.builder.graph();
-        let pickle = pickle::emit(graph, self.root, &mut |node| {
+        let pickle = pickle::emit(graph, node, &mut |node| {
             let Some((index, stored)) = self.stored_at(node) else {
                 return Err(Error::invalid(
                     "a persistent id is no storage of this document, which torch would not load",

@@ -1,4 +1,5 @@
-//! Reads what `torch.save` has written, in every form, without Python and without running code.
+//! Reads what `torch.save` has written, in every form, changes it and writes it again, without
+//! Python and without running code.
 //!
 //! # The formats
 //! `torch.save` pickles one object and puts the bytes of its tensors beside the pickle, where a
@@ -33,7 +34,7 @@
 //! | tensors | every construction from 0.1 to 2.15: strided views, parameters, buffers, conjugate and negative bits, quantized, sparse, nested, meta, DTensor shards, subclasses; all dtypes; ties |
 //! | values | everything else in the object, down to OmegaConf, dataclasses, NumPy: [`Value`]; in the caller's types with the feature `serde` |
 //! | big-endian files | swapped as torch does |
-//! | writing | not yet |
+//! | writing | zip archives as torch 2.15 lays them out, byte for byte, past 4 GiB too; objects changed and written with everything else as it was ([`Document`]); state dicts from any tensors ([`layout_state_dict`]). Not TorchScript and torch.export |
 //!
 //! Opening reads the pickle and the directory. A [`Tensor`](ckptkit_core::Tensor) is an address:
 //! its bytes are read when asked for, from any number of threads. A file inside another one (a
@@ -62,6 +63,13 @@
 //! # }
 //! ```
 //!
+//! # Writing
+//! A writer decides every byte before it writes one. [`Document::layout`] and
+//! [`layout_state_dict`] give an [`OutputFile`](ckptkit_core::OutputFile), which can be written by
+//! itself or become a member of an archive; storages are copied as ranges of their files, and only
+//! their checksums are made on the way, where they are not known. Files load with `weights_only`,
+//! `mmap` and computed storage offsets; equal input gives equal bytes.
+//!
 //! # Names
 //! A tensor is called by the keys that lead to it, joined with dots: `state_dict.encoder.0.weight`,
 //! `optimizer_states.0.state.3.exp_avg`. Inside an object its attributes are the keys, and an
@@ -83,8 +91,8 @@
 //!
 //! # Source of truth
 //! torch 2.15: `torch/serialization.py` (`_save`, `_load`, `_legacy_load`), `torch/_utils.py`
-//! (`_rebuild_*`), `torch/_tensor.py` (`__reduce_ex__`), `caffe2/serialize/inline_container.cc`;
-//! CPython's `pickle.py`. `docs/formats/torch.md` in the repository collects what was observed.
+//! (`_rebuild_*`), `torch/_tensor.py` (`__reduce_ex__`), `torch/_weights_only_unpickler.py`,
+//! `caffe2/serialize/inline_container.cc`; CPython's `pickle.py`. `docs/formats/torch.md` in the repository collects what was observed.
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod container;
@@ -98,6 +106,7 @@ mod numpy;
 pub mod pickle;
 mod place;
 mod rebuild;
+mod single;
 mod storage;
 mod tar_era;
 mod text;
@@ -110,5 +119,6 @@ pub use document::Document;
 pub use file::{OpenOptions, TensorEntry, TorchFile, Verified};
 pub use pickle::{Graph, NodeId, NodeRef};
 pub use rebuild::TensorKind;
+pub use single::TensorArchives;
 pub use value::Value;
 pub use write::{WriteOptions, layout_state_dict};

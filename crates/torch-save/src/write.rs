@@ -1,6 +1,6 @@
 //! The archive that torch.save writes today, from a pickle and storages.
 
-use ckptkit_core::{Error, OutputFile, Result, Segment, Tensor};
+use ckptkit_core::{Error, OutputFile, Result, ResultExt, Segment, Tensor};
 
 use crate::container::Container;
 use crate::document::Document;
@@ -146,7 +146,10 @@ impl TorchFile {
         let wanted: std::collections::HashSet<&str> = keys.iter().map(|k| k.key.as_str()).collect();
         let mut located = opened.locate(0, &wanted);
         for storage in keys {
-            let section = opened.storage(0, &storage, &mut located)?;
+            let section = opened
+                .storage(0, &storage, &mut located)
+                .within(|| format!("storage {}", storage.key))
+                .in_file(self.section().name())?;
             if storage.byte_len() != Some(section.len()) {
                 return Ok(None);
             }

@@ -12,7 +12,7 @@ use ckptkit::{
 };
 
 use super::print_json;
-use crate::args::{AliasPolicy, Convert, Order, To};
+use crate::args::{AliasPolicy, Convert, Form, Mesh, Order, To};
 use crate::exit::{Exit, Failure, Run};
 use crate::progress::Bar;
 use crate::table::{bytes, count, grouped, plain};
@@ -86,6 +86,7 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
         Some(To::Safetensors) => Target::SafetensorsDirectory,
         Some(To::Ckpt) => Target::LightningCkpt,
         Some(To::Torch) => Target::Torch,
+        Some(To::Distcp) => Target::Distcp,
         None => Target::of(&args.dst),
     };
     let globs =
@@ -109,6 +110,17 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
     };
     wish.max_shard_bytes = parse_size(&args.max_shard_size)?;
     wish.align = args.align;
+    wish.ranks = args.ranks;
+    if let Some(Mesh(mesh)) = &args.mesh {
+        wish.mesh.clone_from(mesh);
+        if args.ranks == 1 {
+            wish.ranks = mesh.iter().product();
+        }
+    }
+    wish.form = match args.form {
+        Form::Torch => ckptkit::distcp::Form::TorchSave,
+        Form::Safetensors => ckptkit::distcp::Form::Safetensors,
+    };
     wish.source_order = args.order == Order::Source;
     Ok(wish)
 }

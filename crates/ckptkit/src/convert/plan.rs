@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ckptkit_core::{CopyOptions, Error, Existing, Layout, Result, Tensor};
 
 use super::choose::{Object, choose};
+#[cfg(feature = "distcp")]
+use super::distributed;
 use super::foreign;
 use super::report::Report;
 #[cfg(feature = "safetensors")]
@@ -69,6 +71,14 @@ impl Convert {
         Ok(Plan { tensors, layout, report, destination: destination.to_path_buf() })
     }
 
+    /// Whether a distributed checkpoint is written that can hold more than tensors.
+    fn torch_form(&self) -> bool {
+        #[cfg(feature = "distcp")]
+        return self.form == distcp::Form::TorchSave;
+        #[cfg(not(feature = "distcp"))]
+        false
+    }
+
     /// Whether the whole tree is converted.
     fn takes_all(&self, checkpoint: &Checkpoint) -> bool {
         let plain =
@@ -80,6 +90,8 @@ impl Convert {
             (Scope::Auto, Target::LightningCkpt) => {
                 plain && checkpoint.format() == Format::LightningCkpt
             }
+            // A training checkpoint can be one in the distributed form.
+            (Scope::Auto, Target::Distcp) => plain && self.torch_form() && checkpoint.is_training(),
             (Scope::Auto, _) => false,
         }
     }
@@ -105,6 +117,8 @@ impl Job<'_> {
             Target::Torch => torch::weights(self, &weights, kept),
             #[cfg(feature = "lightning")]
             Target::LightningCkpt => torch::lightning(self, &weights, kept),
+            #[cfg(feature = "distcp")]
+            Target::Distcp => distributed::weights(self, kept),
             #[allow(unreachable_patterns, reason = "which are left depends on the features")]
             target => Err(crate::reader::left_out(target.format())),
         }
@@ -119,6 +133,8 @@ impl Job<'_> {
         match self.wish.target {
             #[cfg(feature = "torch")]
             Target::Torch | Target::LightningCkpt => torch::whole(self),
+            #[cfg(feature = "distcp")]
+            Target::Distcp => distributed::whole(self),
             target => Err(Error::unsupported(format!(
                 "a {} target has no place for more than weights",
                 target.format()

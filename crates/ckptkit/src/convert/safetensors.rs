@@ -36,7 +36,8 @@ pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
     job.report.notes.extend(plan.notes);
     let mut layout = plan.layout;
     if in_directory {
-        side::add(checkpoint, &mut layout, &mut job.report.left_out, &mut job.report.notes)?;
+        let dtype = job.wish.dtype;
+        side::add(checkpoint, &mut layout, dtype, &mut job.report.left_out, &mut job.report.notes)?;
     }
     Ok((layout, tensors))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ckptkit_core::{EntryPath, Layout, OutputFile, Result, Segment};
+use ckptkit_core::{Dtype, EntryPath, Layout, OutputFile, Result, Segment};
 
 use super::report::{Kind, LeftOut};
 #[cfg(feature = "torch")]
@@ -12,14 +12,19 @@ use crate::checkpoint::Checkpoint;
 use crate::json::Json;
 use crate::opened::Config;
 
-/// Adds `config.json` and the artifacts to a directory.
+/// Adds `config.json` and the artifacts to a directory. `dtype` is what the weights were cast to.
 pub(super) fn add(
     checkpoint: &Checkpoint,
     layout: &mut Layout,
+    dtype: Option<Dtype>,
     left_out: &mut Vec<LeftOut>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    if let Some(config) = checkpoint.config()? {
+    if let Some(mut config) = checkpoint.config()? {
+        #[cfg(feature = "torch")]
+        if let Some(changed) = dtype.and_then(|dtype| name_dtype(&mut config, dtype)) {
+            notes.push(changed);
+        }
         let (name, bytes) = config_file(&config);
         if name != "config.json" {
             notes.push(format!(
@@ -55,6 +60,29 @@ pub(super) fn add(
         layout.add(path, file)?;
     }
     Ok(())
+}
+
+/// Where a Hugging Face config names the dtype of the weights, that of the cast ones: loaders go by
+/// it. Says what was changed.
+#[cfg(feature = "torch")]
+fn name_dtype(config: &mut Config, dtype: Dtype) -> Option<String> {
+    let (Value::Dict(pairs), Some(new)) = (&mut config.value, dtype.torch_name()) else {
+        return None;
+    };
+    let mut changed = None;
+    for (key, value) in pairs {
+        let names_one = matches!(key.as_str(), Some("dtype" | "torch_dtype"));
+        let old = value.as_str().filter(|v| names_one && Dtype::from_torch(v).is_some());
+        if let Some(old) = old.filter(|old| *old != new) {
+            let key = key.as_str().unwrap_or_default();
+            changed = Some(format!("{key} in {} was {old} and is {new} now", config.origin));
+            *value = Value::Str(new.into());
+        }
+    }
+    if changed.is_some() {
+        config.text = None;
+    }
+    changed
 }
 
 fn add_bytes(layout: &mut Layout, name: &str, bytes: Vec<u8>) -> Result<()> {

@@ -52,14 +52,15 @@ impl Target {
         }
     }
 
-    /// Whether it holds one tensor under several names as one.
-    pub(super) fn ties(self) -> bool {
-        matches!(self, Self::LightningCkpt | Self::Torch | Self::Nemo)
+    /// Whether each name is written, tied or not: as one tensor, or as torch writes it to a
+    /// distributed checkpoint, by itself.
+    pub(super) fn keeps_names(self) -> bool {
+        matches!(self, Self::LightningCkpt | Self::Torch | Self::Nemo | Self::Distcp)
     }
 
     /// Whether it holds objects that are made of tensors: sparse, quantized, of a class.
     pub(super) fn holds_objects(self) -> bool {
-        matches!(self, Self::LightningCkpt | Self::Torch | Self::Nemo)
+        matches!(self, Self::LightningCkpt | Self::Torch | Self::Nemo | Self::Distcp)
     }
 
     /// Whether it has the dtype, and what does not.

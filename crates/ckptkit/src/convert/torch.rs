@@ -9,6 +9,7 @@ use torch_save::{Document, TensorKind, TorchFile, WriteOptions};
 use super::choose::{Chosen, Object};
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
+use crate::opened::Whole;
 use crate::weights::Weights;
 
 /// The bare state dict.
@@ -78,27 +79,13 @@ pub(super) fn lightning(
 /// The whole object.
 pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let checkpoint = job.checkpoint;
-    let mut document = checkpoint.document()?;
+    let Whole { mut document, nodes } = checkpoint.whole()?;
     let mut tensors: Vec<Tensor> = checkpoint.tensors().cloned().collect();
-    if let Some(dtype) = job.wish.dtype {
-        let file = checkpoint.torch_file();
-        let weights = match &job.wish.weights_key {
-            Some(key) => checkpoint.weights_under(key)?,
-            None => checkpoint.weights()?,
-        };
-        let mut cast: HashMap<&str, Tensor> = HashMap::new();
-        for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
-            if tensor.dtype().is_castable() && tensor.has_bytes() && tensor.dtype() != dtype {
-                cast.insert(full, tensor.cast(dtype)?.renamed(full.as_str()));
-                let dtypes = [tensor.dtype(), dtype].map(|d| d.name().to_owned());
-                job.report.cast.insert(full.clone(), dtypes.into());
-            }
-        }
-        replace(&mut document, file, &cast)?;
-        for tensor in &mut tensors {
-            if let Some(cast) = cast.get(tensor.name()) {
-                *tensor = cast.clone();
-            }
+    let cast = job.cast_weights()?;
+    replace(&mut document, &nodes, &cast)?;
+    for tensor in &mut tensors {
+        if let Some(cast) = cast.get(tensor.name()) {
+            *tensor = cast.clone();
         }
     }
     tensors.retain(Tensor::has_bytes);
@@ -108,25 +95,26 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     Ok((Layout::file(document.layout(&options(job))?), tensors))
 }
 
-/// Puts tensors of a file, by their names, in the place of those that they were.
+/// Puts tensors, by their names, in the place of those that they were.
 fn replace(
     document: &mut Document,
-    file: Option<&TorchFile>,
-    tensors: &HashMap<&str, Tensor>,
+    nodes: &[(String, NodeId)],
+    tensors: &HashMap<String, Tensor>,
 ) -> Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let mut places: Vec<(NodeId, &Tensor)> = Vec::new();
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let mut places: Vec<(NodeId, Tensor)> = Vec::new();
     let mut seen = HashSet::new();
-    for entry in file.tensors() {
-        let Some(tensor) = tensors.get(entry.tensor().name()) else { continue };
-        let node = document.imported(file, entry.node()).and_then(|n| document.innermost(n));
-        if let Some(node) = node.filter(|n| seen.insert(*n)) {
-            places.push((node, tensor));
+    for (name, node) in nodes {
+        let Some(tensor) = tensors.get(name) else { continue };
+        if let Some(node) = document.innermost(*node).filter(|n| seen.insert(*n)) {
+            places.push((node, tensor.clone()));
         }
     }
-    let values: Vec<Tensor> = places.iter().map(|(_, t)| (*t).clone()).collect();
-    let nodes = document.tensors(&values)?;
-    for ((place, _), node) in places.into_iter().zip(nodes) {
+    let values: Vec<Tensor> = places.iter().map(|(_, t)| t.clone()).collect();
+    let new = document.tensors(&values)?;
+    for ((place, _), node) in places.into_iter().zip(new) {
         document.builder().replace(place, node);
     }
     Ok(())

@@ -10,12 +10,11 @@ use super::wish::Aliases;
 
 /// Applies the policy for names that share one tensor.
 pub(super) fn untie(job: &mut Job<'_>, chosen: Vec<Chosen>) -> Result<Vec<Chosen>> {
-    let ties = job.wish.target.ties();
     if job.wish.aliases == Aliases::Copy {
         let unshared = |c: Chosen| Chosen { tensor: c.tensor.unshared(), ..c };
         return Ok(chosen.into_iter().map(unshared).collect());
     }
-    if ties && job.wish.aliases == Aliases::Drop {
+    if job.wish.target.keeps_names() && job.wish.aliases == Aliases::Drop {
         return Ok(chosen);
     }
     // Names of one storage, by what they see of it.

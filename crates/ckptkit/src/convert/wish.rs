@@ -53,8 +53,16 @@ pub struct Convert {
     /// Bytes of tensors that one shard of a directory may hold.
     pub max_shard_bytes: u64,
     /// Tensors' data starts at a multiple of this many bytes: of a safetensors file the first
-    /// tensor's (default 8), of a torch archive every storage's (default 64).
+    /// tensor's (default 8), of a torch archive every storage's, of a distributed checkpoint every
+    /// item's (default 64).
     pub align: Option<u64>,
+    /// Ranks that a distributed checkpoint is cut for.
+    pub ranks: u32,
+    /// The mesh that the ranks make; empty is one dimension of all.
+    pub mesh: Vec<u32>,
+    /// What a distributed checkpoint is made of.
+    #[cfg(feature = "distcp")]
+    pub form: distcp::Form,
     /// Whether tensors keep the order of the source, which reads it from front to back.
     pub source_order: bool,
 }
@@ -72,6 +80,10 @@ impl Convert {
             aliases: Aliases::default(),
             max_shard_bytes: 5_000_000_000,
             align: None,
+            ranks: 1,
+            mesh: Vec::new(),
+            #[cfg(feature = "distcp")]
+            form: distcp::Form::default(),
             source_order: false,
         }
     }

@@ -8,12 +8,13 @@ use distcp::DistCheckpoint;
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole};
 use crate::training::Training;
 
-/// Keys and beginnings of names that are never the model's: Megatron keeps all at the root.
-const NOT_WEIGHTS: [&str; 6] =
-    ["common", "optimizer.", "optim.", "rng_state", "chained_", "opt_param_scheduler"];
+/// Keys and beginnings of names that are never the model's, where all stands at the root.
+const NOT_WEIGHTS: [&str; 2] = ["optimizer.", "optim."];
+/// Megatron's further ones.
+const NOT_MEGATRON_WEIGHTS: [&str; 4] = ["common", "rng_state", "chained_", "opt_param_scheduler"];
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let checkpoint = distcp::OpenOptions::default().limits(options.limits.clone()).open(path)?;
@@ -27,8 +28,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     }
     // Without paths (Megatron, custom planners) everything stands at the root under flat names.
     let flat = entries.iter().all(|e| e.path.len() == 1);
-    let weights = if flat || checkpoint.variant() == "megatron" {
-        Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
+    let megatron = checkpoint.variant() == "megatron";
+    let weights = if flat || megatron {
+        let further = if megatron { &NOT_MEGATRON_WEIGHTS[..] } else { &[] };
+        Rule::RootExcept(NOT_WEIGHTS.iter().chain(further).map(|s| (*s).to_owned()).collect())
     } else if checkpoint.variant() == "lightning" && has_key(&entries, "state_dict") {
         Rule::Key("state_dict")
     } else {
@@ -55,6 +58,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         weights,
         writer: Some(checkpoint.writer().to_owned()),
         torch: None,
+        distributed: Some(checkpoint.clone()),
         values: Box::new(DistValues { checkpoint }),
     })
 }
@@ -97,6 +101,11 @@ impl Values for DistValues {
 
     fn top(&self) -> Vec<String> {
         top_keys(&self.checkpoint)
+    }
+
+    fn whole(&self) -> Result<Option<Whole>> {
+        let whole = self.checkpoint.whole()?;
+        Ok(Some(Whole { document: whole.document, nodes: whole.tensors }))
     }
 
     fn config(&self) -> Result<Option<Config>> {

@@ -59,6 +59,8 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
             [file] if file.prefix().is_none() => Some(file.torch().clone()),
             _ => None,
         },
+        #[cfg(feature = "distcp")]
+        distributed: None,
         writer: writer(config),
         values: Box::new(NemoValues { archive }),
     })

@@ -8,7 +8,7 @@ use torch_save::{Container, TorchFile};
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::{Config, Entry, OpenOptions, Opened, Rule, Values, is_absent};
+use crate::opened::{Config, Entry, OpenOptions, Opened, Rule, Values, Whole, is_absent};
 use crate::training::Training;
 
 pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
@@ -34,6 +34,8 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
         weights: rule(&file, lightning),
         writer,
         torch: Some(file.clone()),
+        #[cfg(feature = "distcp")]
+        distributed: None,
         values: Box::new(TorchValues { file, lightning }),
     })
 }
@@ -107,6 +109,10 @@ impl Values for TorchValues {
         top_keys(&self.file)
     }
 
+    fn whole(&self) -> Result<Option<Whole>> {
+        whole(&self.file).map(Some)
+    }
+
     fn config(&self) -> Result<Option<Config>> {
         for key in CONFIG_KEYS {
             // A look-up that finds nothing makes the whole root plain to say what is there.
@@ -127,6 +133,16 @@ impl Values for TorchValues {
         }
         Ok(None)
     }
+}
+
+/// The object of a file, and the nodes of the tensors that are no part of another one.
+pub(super) fn whole(file: &TorchFile) -> Result<Whole> {
+    let document = file.edit()?;
+    let entries = file.tensors().iter().filter(|e| e.part_of().is_none());
+    let nodes = entries
+        .filter_map(|e| Some((e.tensor().name().to_owned(), document.imported(file, e.node())?)))
+        .collect();
+    Ok(Whole { document, nodes })
 }
 
 /// The keys at the root under which something stands that is no tensor.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test and bench uses a part of it")]
 #![allow(clippy::cast_possible_truncation, reason = "what is made here is small")]
 
+pub mod index;
 pub mod item;
 pub mod pickle;
 

@@ -15,7 +15,6 @@ use crate::directory::{Directory, dcp_shard, some};
 use crate::file::StFile;
 use crate::header::StDtype;
 use crate::options::OpenOptions;
-use crate::packed::{byte_shape, over_bytes};
 use crate::sharded::Shard;
 use crate::tiling;
 
@@ -251,31 +250,8 @@ fn whole(pieces: Vec<Piece>, file: &dyn Fn(usize) -> String) -> Result<Tensor> {
     }
     let info = TensorInfo::new(first.name(), first.dtype(), shape)?;
     let full = pieces.into_iter().filter(|p| !p.region.is_empty());
-    if info.dtype().element_bytes().is_none() {
-        return packed(info, full).map_err(place);
-    }
     let chunks: Arc<[Chunk]> = full.map(|p| Chunk { region: p.region, tensor: p.tensor }).collect();
-    Tensor::new(info, TensorBytes::Chunks(chunks))
-}
-
-/// Pieces of packed elements are put together as the bytes that hold them.
-fn packed(info: TensorInfo, pieces: impl Iterator<Item = Piece>) -> Result<Tensor> {
-    let dtype = info.dtype();
-    let bytes = |shape: &[u64]| TensorInfo::new(info.name(), Dtype::U8, byte_shape(dtype, shape)?);
-    let chunk = |p: Piece| {
-        let Some(section) = p.tensor.contiguous().cloned() else {
-            return Err(Error::unsupported("a packed piece that is not one run"));
-        };
-        let region = Region {
-            offsets: byte_shape(dtype, &p.region.offsets)?,
-            sizes: byte_shape(dtype, &p.region.sizes)?,
-        };
-        let tensor = Tensor::new(bytes(&p.region.sizes)?, TensorBytes::Range(section))?;
-        Ok(Chunk { region, tensor })
-    };
-    let chunks = pieces.map(chunk).collect::<Result<Arc<[Chunk]>>>()?;
-    let whole = Tensor::new(bytes(info.shape())?, TensorBytes::Chunks(chunks))?;
-    over_bytes(info, whole)
+    Tensor::new(info, TensorBytes::Chunks(chunks)).map_err(place)
 }
 
 /// Ranks are numbered from 1: a missing number may be a missing file.

@@ -181,6 +181,12 @@ impl<'a> NodeRef<'a> {
             .map(move |pair| (self.other(pair[0]), self.other(pair[1])))
     }
 
+    /// As a key of a path: the text where it is text, else what Python prints.
+    #[must_use]
+    pub fn as_key(self) -> ckptkit_core::Key {
+        crate::text::key(self)
+    }
+
     /// The key-value pairs of a dict, or of an object of any class that items were set on. As in
     /// Python, of equal keys the last value counts and the first position.
     #[must_use]

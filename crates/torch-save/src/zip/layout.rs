@@ -267,4 +267,55 @@ mod tests {
         assert!(differ.is_empty(), "{same} came out the same, not {differ:?}");
         assert!(same >= 120, "{same}");
     }
+
+    /// Headers, descriptors and directory of an archive past 4 GiB, against what torch 2.15 wrote
+    /// (`tests/data/make_zip64.py`).
+    #[test]
+    fn archives_past_4_gib_have_the_headers_of_torch() {
+        let table = include_str!("../../tests/data/zip64.txt");
+        let mut lines = table.lines();
+        let (align, root) = lines.next().unwrap().split_once(' ').unwrap();
+        let mut members = Vec::new();
+        let mut stretches = Vec::new();
+        for line in lines {
+            let fields: Vec<&str> = line.split(' ').collect();
+            match fields[..] {
+                ["member", name, size] => {
+                    let mut body = OutputFile::default();
+                    let len = size.parse().unwrap();
+                    body.push(Segment::Fill { byte: 0, len }).unwrap();
+                    members.push(NewMember { name: name.to_owned(), body, crc: Some(0) });
+                }
+                ["at", offset, hex] => {
+                    let bytes = (0..hex.len())
+                        .step_by(2)
+                        .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
+                        .collect::<Vec<u8>>();
+                    stretches.push((offset.parse::<u64>().unwrap(), bytes));
+                }
+                _ => panic!("{line}"),
+            }
+        }
+        let file = layout(root, members, align.parse().unwrap()).unwrap();
+        let literals: Vec<(u64, Vec<u8>)> = file
+            .segments()
+            .iter()
+            .filter_map(|(at, segment)| match segment {
+                Segment::Literal(bytes) => Some((*at, bytes.clone())),
+                _ => None,
+            })
+            .collect();
+        // An empty payload parts no two headers here.
+        let mut merged: Vec<(u64, Vec<u8>)> = Vec::new();
+        for (at, bytes) in stretches {
+            match merged.last_mut() {
+                Some((start, before)) if *start + before.len() as u64 == at => {
+                    before.extend(bytes);
+                }
+                _ => merged.push((at, bytes)),
+            }
+        }
+        assert_eq!(literals, merged);
+        assert!(file.len() > 1 << 32);
+    }
 }

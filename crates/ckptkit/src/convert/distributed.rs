@@ -1,0 +1,195 @@
+//! To distributed checkpoints: one entry a tensor, cut for any number of ranks.
+
+use std::collections::HashMap;
+
+use ckptkit_core::{EntryPath, Error, Key, Layout, OutputFile, Result, Section, Segment, Tensor};
+use distcp::{DistCheckpoint, Entry};
+use torch_save::pickle::{NodeId, NodeRef};
+use torch_save::{Document, WriteOptions};
+
+use super::choose::Chosen;
+use super::flatten::Flattener;
+use super::plan::{Job, LaidOut};
+use super::report::Kind;
+use crate::format::Format;
+use crate::opened::Whole;
+
+/// The key of a config that has no place of its own.
+const CONFIG: &str = "config";
+
+/// The weights at the root, under their names.
+pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
+    let checkpoint = job.checkpoint;
+    let options = WriteOptions::new();
+    let mut entries = Vec::with_capacity(kept.len());
+    for chosen in &kept {
+        let path = [Key::Str(chosen.tensor.name().to_owned())];
+        let file = checkpoint.torch_file().filter(|_| chosen.object);
+        entries.push(match file.and_then(|f| Some((f, f.entry(&chosen.full)?))) {
+            Some((file, entry)) => {
+                let mut document = Document::new();
+                let node = document.import(file, file.graph().node(entry.node()))?;
+                Entry::bytes(path, document.layout_of(node, &options)?)
+            }
+            None => Entry::tensor(path, chosen.tensor.clone()),
+        });
+    }
+    let config = checkpoint.config()?.filter(|_| job.wish.form == distcp::Form::TorchSave);
+    if let Some(config) = &config {
+        let mut document = Document::new();
+        let node = document.builder().value(&config.value)?;
+        let archive = document.layout_of(node, &options)?;
+        entries.push(Entry::bytes([Key::Str(CONFIG.into())], archive));
+    }
+    for key in checkpoint.value_keys() {
+        if config.as_ref().is_none_or(|c| c.origin != key) {
+            job.left_out(&key, Kind::Value, "only the weights were converted");
+        }
+    }
+    artifacts_left_out(job);
+    let layout = lay_out(job, &entries)?;
+    Ok((layout, kept.into_iter().map(|c| c.tensor).collect()))
+}
+
+/// Everything, flattened as torch flattens it; a Lightning checkpoint as Lightning lays it out.
+pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
+    let checkpoint = job.checkpoint;
+    if job.wish.form != distcp::Form::TorchSave {
+        return Err(Error::unsupported("safetensors shards hold tensors and nothing else")
+            .hint("leave out --all"));
+    }
+    if let Some(source) = checkpoint.distributed() {
+        return reshard(job, source);
+    }
+    let (mut document, tensors) = cast(job, checkpoint.whole()?)?;
+    let options = WriteOptions::new();
+    let lightning = checkpoint.format() == Format::LightningCkpt;
+    let rest = lightning.then(|| rest_of_lightning(&mut document));
+    let mut flattener = Flattener::new(&document, tensors, &options);
+    if lightning {
+        sharded_of_lightning(&document, &mut flattener)?;
+    } else {
+        flattener.add(&mut Vec::new(), document.root().id())?;
+    }
+    let entries = flattener.entries;
+    let mut layout = lay_out(job, &entries)?;
+    if let Some(rest) = rest {
+        layout.add(EntryPath::new("meta.pt")?, document.layout_of(rest, &options)?)?;
+    }
+    artifacts_left_out(job);
+    Ok((layout, counted(job, &entries)))
+}
+
+/// The entries of a distributed checkpoint, cut anew; objects are not looked into.
+fn reshard(job: &mut Job<'_>, source: &DistCheckpoint) -> Result<LaidOut> {
+    let cast = job.cast_weights()?;
+    let mut entries = source.entries()?;
+    for entry in &mut entries {
+        if let Some(tensor) = cast.get(&entry.fqn()) {
+            *entry = Entry::tensor(entry.path().to_vec(), tensor.clone());
+        }
+    }
+    let mut layout = lay_out(job, &entries)?;
+    // What stands beside the index: Lightning's file, Megatron's two.
+    let sides = [("meta.pt", source.meta()?), ("common.pt", source.common()?)];
+    for (name, file) in sides {
+        if let Some(file) = file {
+            add(&mut layout, name, file.section().clone())?;
+        }
+    }
+    if let Some(json) = source.dir().map(|d| d.join("metadata.json")).filter(|p| p.is_file()) {
+        add(&mut layout, "metadata.json", Section::open(json)?)?;
+    }
+    artifacts_left_out(job);
+    Ok((layout, counted(job, &entries)))
+}
+
+fn add(layout: &mut Layout, name: &str, section: Section) -> Result<()> {
+    let mut file = OutputFile::default();
+    file.push(Segment::Section(section))?;
+    layout.add(EntryPath::new(name)?, file)
+}
+
+/// The tensors of the entries, under the names that a reader finds.
+fn counted(job: &mut Job<'_>, entries: &[Entry]) -> Vec<Tensor> {
+    let tensors: Vec<Tensor> =
+        entries.iter().filter_map(|e| e.as_tensor().map(|t| t.renamed(e.fqn()))).collect();
+    job.report.tensors = tensors.len();
+    job.report.bytes = tensors.iter().map(Tensor::byte_len).sum();
+    tensors
+}
+
+/// The object's tensors by their nodes, cast where that is wished for.
+fn cast(job: &mut Job<'_>, whole: Whole) -> Result<(Document, HashMap<NodeId, Tensor>)> {
+    let cast = job.cast_weights()?;
+    let mut tensors = HashMap::with_capacity(whole.nodes.len());
+    for (name, node) in whole.nodes {
+        // An object of other tensors, or without bytes, goes in as an object.
+        let plain = whole.document.innermost(node).is_some();
+        let tensor = match cast.get(&name) {
+            Some(tensor) => tensor.clone(),
+            None => job.checkpoint.tensor(&name)?,
+        };
+        if plain && tensor.has_bytes() {
+            tensors.insert(node, tensor);
+        }
+    }
+    Ok((whole.document, tensors))
+}
+
+/// What Lightning's strategies shard: weights and optimizers
+/// (`lightning/pytorch/strategies/model_parallel.py`, `save_checkpoint`).
+fn sharded_of_lightning(document: &Document, flattener: &mut Flattener<'_>) -> Result<()> {
+    for (key, value) in document.root().pairs() {
+        match key.as_str() {
+            Some("state_dict") => {
+                flattener.add(&mut vec![Key::Str("state_dict".into())], value.id())?;
+            }
+            Some("optimizer_states") => {
+                for (i, state) in value.items().into_iter().enumerate() {
+                    flattener.add(&mut vec![Key::Str(format!("optimizer_{i}"))], state.id())?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A dict of everything else, which Lightning keeps in `meta.pt`.
+fn rest_of_lightning(document: &mut Document) -> NodeId {
+    let sharded =
+        |key: NodeRef<'_>| matches!(key.as_str(), Some("state_dict" | "optimizer_states"));
+    let pairs: Vec<(NodeId, NodeId)> = document
+        .root()
+        .pairs()
+        .into_iter()
+        .filter(|(key, _)| !sharded(*key))
+        .map(|(key, value)| (key.id(), value.id()))
+        .collect();
+    let b = document.builder();
+    let dict = b.dict();
+    b.set_items(dict, &pairs);
+    dict
+}
+
+fn lay_out(job: &mut Job<'_>, entries: &[Entry]) -> Result<Layout> {
+    let mut options = distcp::WriteOptions::new();
+    options.ranks = job.wish.ranks;
+    options.mesh.clone_from(&job.wish.mesh);
+    options.form = job.wish.form;
+    options.align = job.wish.align.unwrap_or(options.align);
+    let plan = distcp::plan(entries, &options)?;
+    job.report.notes.extend(plan.notes);
+    Ok(plan.layout)
+}
+
+fn artifacts_left_out(job: &mut Job<'_>) {
+    for artifact in job.checkpoint.artifacts() {
+        job.left_out(
+            &artifact.name,
+            Kind::Artifact,
+            "a distributed checkpoint has no place for it",
+        );
+    }
+}
