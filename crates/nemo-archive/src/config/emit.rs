@@ -24,6 +24,31 @@ pub(super) fn inline(value: &Value, style: Style) -> Result<String> {
     Ok(out)
 }
 
+/// A value as YAML, in lines of its own, as OmegaConf writes it; what other readers of YAML might
+/// take for something else is quoted.
+///
+/// ```
+/// # fn main() -> ckptkit_core::Result<()> {
+/// use nemo_archive::{Value, to_yaml};
+///
+/// let labels = Value::List(vec![Value::Str("a".into()), Value::Str("n".into()), Value::None]);
+/// let value = Value::Dict(vec![(Value::Str("labels".into()), labels)]);
+/// assert_eq!(to_yaml(&value)?, "labels:\n- a\n- 'n'\n- null\n");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for values of types that YAML lacks.
+pub fn to_yaml(value: &Value) -> Result<String> {
+    let mut text = match is_block(value) {
+        true => block(value, 0, 2)?.join("\n"),
+        false => inline(value, Style::Block)?,
+    };
+    text.push('\n');
+    Ok(text)
+}
+
 /// A JSON object of texts, one pair a line.
 pub(crate) fn json_object(pairs: &[(String, String)]) -> Result<String> {
     let text = |s: &str| inline(&Value::Str(s.to_owned()), Style::Json);
@@ -189,8 +214,8 @@ fn is_plain(text: &str, style: Style) -> bool {
     };
     // Numbers, dates and times of some version of YAML all start so.
     let numeric = first.is_ascii_digit() || matches!(first, '+' | '-' | '.');
-    let indicator = "?:,[]{}#&*!|>'\"%@`=<~".contains(first);
-    let word = matches!(text, "y" | "Y" | "n" | "N");
+    let indicator = "?:,[]{}#&*!|>'\"%@`".contains(first);
+    let word = matches!(text, "y" | "Y" | "n" | "N" | "<<" | "=");
     // Within brackets parsers differ on more than the brackets.
     let simple = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '/' | '-' | '▁');
     let flow = style != Style::Block && !(text.chars().all(simple) && last != '-');

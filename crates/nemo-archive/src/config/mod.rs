@@ -17,6 +17,8 @@ use std::ops::Range;
 use ckptkit_core::{Error, Result};
 
 #[cfg(feature = "write")]
+pub use emit::to_yaml;
+#[cfg(feature = "write")]
 pub(crate) use emit::{json_object, shown};
 pub use value::Value;
 
@@ -250,6 +252,16 @@ impl Config {
             trail.pop();
         }
         false
+    }
+
+    /// A config that says this, in the words of [`to_yaml`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for values of types that YAML lacks;
+    /// those of [`Config::parse`], for what is no mapping.
+    #[cfg(feature = "write")]
+    pub fn from_value(value: &Value) -> Result<Self> {
+        Self::parse(to_yaml(value)?.as_bytes())
     }
 
     /// The config of another text, within the same limits.

@@ -124,6 +124,14 @@ impl Editor {
         Ok(())
     }
 
+    /// The names of the archive's tensors, in their order.
+    ///
+    /// # Errors
+    /// Those of [`NemoArchive::weights`](crate::NemoArchive::weights).
+    pub fn weight_names(&self) -> Result<Vec<String>> {
+        Ok(infos(&self.archive)?.iter().map(|t| t.name().to_owned()).collect())
+    }
+
     /// How tensors differ from those of the archive, other than in values.
     ///
     /// # Errors
