@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use ckptkit_core::{
-    CopyOptions, EntryPath, Error, Existing, Layout, OutputFile, Result, ResultExt, Segment,
+    CopyOptions, EntryPath, Error, ErrorKind, Existing, Layout, OutputFile, Result, ResultExt,
+    Segment,
 };
 
 use crate::archive::NemoArchive;
@@ -71,7 +72,8 @@ impl NemoArchive {
     /// ```
     ///
     /// # Errors
-    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when the directory holds
+    /// [`Denied`](ckptkit_core::ErrorKind::Denied) for a reference of the config that leaves the
+    /// directory; [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) when it holds
     /// something; [`Io`](ckptkit_core::ErrorKind::Io), also for two members whose names differ only
     /// in case where the file system takes them for one; those of [`Layout::write`].
     pub fn unpack(
@@ -90,6 +92,12 @@ fn unpack(
     options: &UnpackOptions,
     copy: &CopyOptions<'_>,
 ) -> Result<Unpacked> {
+    // A config that cannot be read is a file like any other; one that leads out of the directory
+    // would lead whoever loads it there.
+    match archive.artifacts() {
+        Err(e) if e.kind() == ErrorKind::Denied && archive.config().is_ok() => return Err(e),
+        _ => {}
+    }
     let mut plain = HashMap::new();
     if options.plain_names {
         plain = plain_names(archive)?;

@@ -323,6 +323,21 @@ fn an_archive_without_weights_is_unpacked() {
     assert_eq!(tree(&dir.path().join("m")).len(), 1);
 }
 
+#[test]
+fn what_leads_out_of_the_directory_is_not_unpacked() {
+    let dir = tempfile::tempdir().unwrap();
+    let members = |config: &str| {
+        let tar = Tar::default().file("model_config.yaml", config.as_bytes()).end();
+        let archive = OpenOptions::new().members_only(true);
+        archive.open_section(Section::from_bytes(tar, "x.nemo")).unwrap()
+    };
+    let bad = members("a: nemo:../../etc/passwd\n");
+    refused(unpack(&bad, &dir.path().join("m"), false), ErrorKind::Denied, "key a");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    // What cannot be read can be mended.
+    unpack(&members("a: !!python/name:os.system\n"), &dir.path().join("m"), false).unwrap();
+}
+
 // --- tokenizers --------------------------------------------------------------------
 
 fn data(name: &str) -> PathBuf {
