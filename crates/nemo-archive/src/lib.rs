@@ -40,15 +40,15 @@
 //! With the feature `write`, a new archive is a layout: the headers of the tar, what is new, and
 //! ranges of the source for all that stays. Its bytes depend on its content alone.
 //!
-//! | | |
-//! | --- | --- |
-//! | `Editor` | an archive or unpacked directory with values of the config set or deleted, artifacts replaced, added or removed, other weights, another tokenizer |
-//! | `Config::set`, `Config::delete` | the config's text with one value changed: comments, order, quotes, anchors and line breaks elsewhere stay as they are |
-//! | `Builder` | an archive from a config, artifacts and weights |
-//! | `pack`, `NemoArchive::unpack` | from and to a directory |
-//! | `NewArchive::write_gzip` | inside gzip, for releases before 1.7 |
-//! | `TarLayout` | the tar itself |
-//! | `SentencePieceModel` | the pieces of a `tokenizer.model`, and the files that are derived from it |
+//! * `Editor`: an archive or unpacked directory with values of the config set or deleted, artifacts
+//!   replaced, added or removed, other weights, another tokenizer.
+//! * `Config::set` and `Config::delete`: the config's text with one value changed. Comments, order,
+//!   quotes, anchors and line breaks elsewhere stay as they are.
+//! * `Builder`: an archive from a config, artifacts and weights.
+//! * `pack` and `NemoArchive::unpack`: from and to a directory.
+//! * `NewArchive::write_gzip`: inside gzip, for releases before 1.7 (with the feature `gzip`).
+//! * `TarLayout`: the tar itself. `SentencePieceModel`: the pieces of a `tokenizer.model`, and the
+//!   files that are derived from it.
 //!
 //! Config edits go through an own emitter, since a YAML library would write the whole text anew and
 //! knows YAML 1.2 only: a text that some reader of YAML takes for a number, a date or a boolean is
