@@ -204,7 +204,7 @@ fn values_are_those_that_the_library_reads() {
 
 #[test]
 fn configs_and_artifacts_of_archives() {
-    each(&fixture::group("nemo", 19), |f| {
+    each(&fixture::group("nemo", 22), |f| {
         let checkpoint = Checkpoint::open(&f.path).unwrap();
         let config = checkpoint.config().unwrap().unwrap();
         let found = serde_json::to_value(Json(&config.value)).unwrap();
@@ -260,7 +260,10 @@ fn written_as(name: &str) -> (&'static str, &'static str) {
         ("safetensors", _) => ("safetensors", "file"),
         ("nemo", "unpacked") => ("nemo", "directory"),
         ("nemo", "speechlm2") => ("safetensors", "file"),
-        ("nemo", "gzip.nemo" | "plain_names.nemo" | "connector_1_4.nemo") => ("nemo", "gzip"),
+        ("nemo", "fp8_tp2_directory") => ("nemo", "directory"),
+        ("nemo", "gzip.nemo" | "plain_names.nemo" | "connector_1_4.nemo" | "fp8.qnemo") => {
+            ("nemo", "gzip")
+        }
         ("nemo", _) => ("nemo", "tar"),
         ("distcp", "rank_local") => ("distcp", "rank-local"),
         ("distcp", "lightning.ckpt") => ("distcp", "lightning"),

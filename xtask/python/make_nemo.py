@@ -1,6 +1,5 @@
 """nemo/: archives that NeMo's `save_to` wrote, repacked and unpacked forms of them."""
 
-import hashlib
 import io
 import json
 import pathlib
@@ -53,13 +52,7 @@ def weights(folder):
 
 def artifacts(folder):
     own = {CONFIG, WEIGHTS}
-    listed = []
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name not in own:
-            data = file.read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
-            listed.append({"name": file.name, "bytes": len(data), "sha256": digest})
-    return listed
+    return manifest.of_files(folder, [p for p in folder.iterdir() if p.is_file() and p.name not in own])
 
 
 # --- models ---------------------------------------------------------------------

@@ -460,6 +460,16 @@ def of_tensors(named, weights="", ties=()):
     }
 
 
+def of_files(folder, files):
+    """Name below `folder`, length and hash of each file."""
+    listed = []
+    for file in sorted(files):
+        data = file.read_bytes()
+        name = file.relative_to(folder).as_posix()
+        listed.append({"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    return listed
+
+
 def to_text(manifest):
     """One tensor a line, so that a difference is easy to see."""
     lines = []

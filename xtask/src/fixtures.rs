@@ -31,6 +31,7 @@ static GENERATORS: &[Generator] = &[
     generator("make_safetensors", &python::TORCH, "safetensors"),
     generator("make_distcp", &python::TORCH, "distcp"),
     generator("make_nemo", &python::NEMO, "nemo"),
+    generator("make_nemo_quantized", &python::TORCH, "nemo"),
     generator("make_hostile_torch", &python::TORCH, "hostile"),
     generator("make_hostile_safetensors", &python::TORCH, "hostile"),
     generator("make_hostile_nemo", &python::TORCH, "hostile"),

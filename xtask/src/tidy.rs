@@ -16,7 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "ckptkit",
         &["st-io", "lightning-ckpt", "nemo-archive", "distcp", "torch-save", "ckptkit-core"],
     ),
-    ("nemo-archive", &["torch-save", "ckptkit-core", "distcp"]),
+    ("nemo-archive", &["torch-save", "ckptkit-core", "distcp", "st-io"]),
     ("lightning-ckpt", &["torch-save", "ckptkit-core"]),
     ("distcp", &["torch-save", "ckptkit-core", "st-io"]),
     ("torch-save", &["ckptkit-core"]),
@@ -25,8 +25,11 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Edges that exist only behind the feature of this name.
-const OPTIONAL: &[(&str, &str, &str)] =
-    &[("nemo-archive", "distcp", "distcp"), ("distcp", "st-io", "safetensors")];
+const OPTIONAL: &[(&str, &str, &str)] = &[
+    ("nemo-archive", "distcp", "distcp"),
+    ("nemo-archive", "st-io", "safetensors"),
+    ("distcp", "st-io", "safetensors"),
+];
 
 /// May know all; nobody may know them.
 const BESIDE: &[&str] = &["xtask", "ckptkit-tests"];

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use ckptkit::Dtype;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::verbs::nemo::Nemo;
+
 /// Open, look into and convert model checkpoints: .nemo archives, Lightning .ckpt, torch.save
 /// files, safetensors and distributed checkpoints. Runs no code from a file, reads only the bytes
 /// it must.
@@ -33,6 +35,9 @@ pub(crate) enum Verb {
     Digest(Digest),
     /// Write a checkpoint in another format, or anew in its own
     Convert(Convert),
+    /// Edit a .nemo archive; its weights are copied as they are
+    #[command(subcommand)]
+    Nemo(Nemo),
     /// Completions for a shell, on stdout
     Completions(Completions),
     /// The manual page, on stdout

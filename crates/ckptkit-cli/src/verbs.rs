@@ -6,20 +6,34 @@ pub(crate) mod digest;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod nemo;
 pub(crate) mod show;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use ckptkit::{Checkpoint, Tensor};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::table::plain_lines;
 
 /// Prints a value as indented JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
+    Ok(())
+}
+
+/// Prints a text as it is, for programs to take; a terminal gets no codes.
+pub(crate) fn print_text(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let terminal = out.is_terminal();
+    let shown = if terminal { &plain_lines(text) } else { text };
+    out.write_all(shown.as_bytes())?;
+    if !text.ends_with('\n') && (terminal || !text.contains('\n')) {
+        writeln!(out)?;
+    }
     Ok(())
 }
 

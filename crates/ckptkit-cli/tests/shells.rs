@@ -7,7 +7,11 @@ use std::process::{Command, Stdio};
 
 use common::stdout;
 
-const VERBS: [&str; 7] = ["inspect", "ls", "show", "digest", "convert", "completions", "man"];
+const VERBS: [&str; 8] =
+    ["inspect", "ls", "show", "digest", "convert", "nemo", "completions", "man"];
+/// What is done to a `.nemo`.
+const EDITS: [&str; 9] =
+    ["unpack", "pack", "get", "set", "del", "replace", "add", "rm", "tokenizer"];
 
 /// Whether a shell takes the script; `None` where the shell is not installed.
 fn accepted(shell: &str, script: &str) -> Option<bool> {
@@ -44,6 +48,10 @@ fn the_manual_page_has_every_verb_and_flag() {
         let section = format!("\"CKPTKIT {}\"", verb.to_uppercase());
         assert!(sections.contains(&&*section), "{sections:?}");
     }
+    for edit in EDITS {
+        let section = format!("\"CKPTKIT NEMO {}\"", edit.to_uppercase());
+        assert!(sections.contains(&&*section), "{sections:?}");
+    }
     for flag in ["weights\\-key", "max\\-shard\\-size", "overwrite", "dry\\-run", "tree", "sort"] {
         assert!(page.contains(flag), "{flag}");
     }
@@ -53,6 +61,8 @@ fn the_manual_page_has_every_verb_and_flag() {
 fn help_names_every_verb() {
     let help = stdout(&["--help"]);
     assert!(VERBS.iter().all(|v| help.contains(v)), "{help}");
+    let edits = stdout(&["nemo", "--help"]);
+    assert!(EDITS.iter().all(|v| edits.contains(v)), "{edits}");
     assert!(help.contains("Exit codes"), "{help}");
     assert!(stdout(&["--version"]).starts_with("ckptkit "));
 }

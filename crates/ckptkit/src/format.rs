@@ -205,9 +205,16 @@ fn directory(path: &Path) -> Result<Format> {
         n.ends_with(".safetensors") || (n.contains(".safetensors.index") && n.ends_with(".json"))
     }) || sharded.is_dir()
         && directory(&sharded).ok() == Some(Format::Safetensors);
+    let rank = |n: &str| {
+        n.strip_prefix("rank")
+            .and_then(|n| n.strip_suffix(".safetensors"))
+            .is_some_and(|n| n.parse::<u32>().is_ok())
+    };
+    let quantized = has("config.json") && any(&rank);
     // A safetensors directory made from an archive keeps a config that JSON cannot hold.
     let archive = has("model_config.yaml") && (has("model_weights.ckpt") || !safetensors);
     if archive
+        || quantized
         || has("header.content")
         || any(&|n| {
             n.starts_with("mp_rank_") || (n.starts_with("tp_rank_") && n.contains("pp_rank_"))

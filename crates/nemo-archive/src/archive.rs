@@ -10,13 +10,10 @@ use ckptkit_core::{
 use crate::artifact::{self, Artifact};
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::index::{Index, Variant};
+use crate::index::{self, Index, Variant};
 use crate::options::OpenOptions;
 use crate::weights::{self, Weights};
 use crate::{detect, notes};
-
-/// The config's member, and its name in NeMo 0.11.
-const CONFIGS: [&str; 2] = ["model_config.yaml", "module.yaml"];
 
 /// An opened `.nemo`: its members, its config, its tensors. Cheap to clone, shareable between
 /// threads, keeps its source open.
@@ -77,23 +74,23 @@ impl NemoArchive {
     }
 
     pub(crate) fn of_directory(root: &Path, options: &OpenOptions) -> Result<Self> {
-        let has = |name: &str| root.join(name).exists();
-        let known = |name: &&str| has(name) || has(&format!("{}/{name}", weights::V0_11_FOLDER));
-        if !CONFIGS.iter().any(known) {
+        // Only the top is listed: this may be anybody's directory.
+        let mut names = Vec::new();
+        let files = std::fs::read_dir(root)
+            .map_err(|e| Error::io("list the directory", e).in_file(root))?;
+        for file in files.take(options.limits.members).flatten() {
+            names.push(file.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        let names = names.iter().map(String::as_str);
+        let has = |name: &str| names.clone().any(|n| n == name);
+        if index::config_among(names.clone()).is_none() && !has(weights::V0_11_FOLDER) {
             if has("context") && has("weights") {
                 return Err(Error::unsupported("is a NeMo 2 checkpoint, not a .nemo")
                     .in_file(root)
                     .hint("open its directory weights/ as a distributed checkpoint"));
             }
-            // Only the top is listed: this may be anybody's directory.
-            let mut names = Vec::new();
-            let files = std::fs::read_dir(root)
-                .map_err(|e| Error::io("list the directory", e).in_file(root))?;
-            for file in files.take(options.limits.members).flatten() {
-                names.push(file.file_name().to_string_lossy().into_owned());
-            }
-            names.sort();
-            return Err(detect::no_model(names.iter().map(String::as_str)).in_file(root));
+            return Err(detect::no_model(names).in_file(root));
         }
         Self::build(Index::of_directory(root, &options.limits, options.mapped)?, 0, options)
     }
@@ -123,6 +120,11 @@ impl NemoArchive {
             archive.weights()?;
         }
         Ok(archive)
+    }
+
+    #[cfg(feature = "write")]
+    pub(crate) fn index(&self) -> &Index {
+        &self.0.index
     }
 
     /// What holds the members.
@@ -155,9 +157,16 @@ impl NemoArchive {
     }
 
     fn config_entry(&self) -> Result<&Entry> {
-        CONFIGS.iter().find_map(|name| self.0.index.file(name)).ok_or_else(|| {
+        self.0.index.config.and_then(|name| self.0.index.file(name)).ok_or_else(|| {
             detect::no_model(self.0.index.files().map(|e| e.path().as_str())).in_file(self.name())
         })
+    }
+
+    /// The name of the config's member: `model_config.yaml`; `module.yaml` in NeMo 0.11,
+    /// `config.json` in quantized exports.
+    #[must_use]
+    pub fn config_name(&self) -> &str {
+        self.0.index.config.unwrap_or_default()
     }
 
     /// The config's text as the archive holds it.

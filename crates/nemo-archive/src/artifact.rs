@@ -29,13 +29,7 @@ impl<'a> Artifact<'a> {
     /// before it. Those are random; two saves never agree on them.
     #[must_use]
     pub fn base_name(&self) -> &'a str {
-        let name = self.entry.path().file_name();
-        match name.split_at_checked(32) {
-            Some((hex, rest)) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-                rest.strip_prefix('_').filter(|r| !r.is_empty()).unwrap_or(name)
-            }
-            _ => name,
-        }
+        without_digits(self.entry.path().file_name())
     }
 
     /// Bytes of the file.
@@ -68,6 +62,16 @@ impl<'a> Artifact<'a> {
     #[must_use]
     pub fn is_referenced(&self) -> bool {
         !self.keys.is_empty()
+    }
+}
+
+/// A name without the digits that NeMo puts before it.
+pub(crate) fn without_digits(name: &str) -> &str {
+    match name.split_at_checked(32) {
+        Some((hex, rest)) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            rest.strip_prefix('_').filter(|r| !r.is_empty()).unwrap_or(name)
+        }
+        _ => name,
     }
 }
 
@@ -121,17 +125,16 @@ pub(crate) fn resolve<'a>(index: &'a Index, text: &str) -> Result<Option<&'a Ent
     Ok(files.find(|e| !base.is_empty() && e.path().file_name() == base))
 }
 
-fn uri(text: &str) -> Option<Result<EntryPath>> {
+pub(crate) fn uri(text: &str) -> Option<Result<EntryPath>> {
     text.strip_prefix(SCHEME).map(EntryPath::new)
 }
 
 /// Paths of configs come from any system.
-fn base_name(text: &str) -> &str {
+pub(crate) fn base_name(text: &str) -> &str {
     text.rsplit(['/', '\\']).next().unwrap_or(text)
 }
 
-fn is_artifact(index: &Index, entry: &Entry) -> bool {
+pub(crate) fn is_artifact(index: &Index, entry: &Entry) -> bool {
     let name = entry.path().as_str();
-    let config = matches!(name, "model_config.yaml") || index.is_v0_11() && name == "module.yaml";
-    !config && !weights::is_part(index, entry)
+    index.config != Some(name) && !weights::is_part(index, entry)
 }

@@ -93,17 +93,11 @@ pub(crate) fn no_model<'a>(names: impl Iterator<Item = &'a str>) -> Error {
     let total = names.len();
     let has = |suffix: &str| names.iter().any(|n| n.ends_with(suffix));
     let audio = [".wav", ".flac", ".opus", ".mp3", ".ogg"].iter().any(|s| has(s));
-    let quantized = names.iter().any(|n| n.rsplit('/').next() == Some("config.json"))
-        && names.iter().any(|n| n.contains("rank") && n.ends_with(".safetensors"));
     let safetensors = has(".safetensors");
     names.truncate(SHOWN);
     let mut seen = names.join(", ");
     if total > SHOWN {
         seen = format!("{seen} and {} more", total - SHOWN);
-    }
-    if quantized {
-        return Error::unsupported(format!("is a quantized .qnemo for TensorRT-LLM: {seen}"))
-            .hint("unpack it with tar and open its rank*.safetensors as safetensors");
     }
     if total == 0 {
         return Error::not_found("the archive has no members");

@@ -60,6 +60,12 @@ impl Entry {
         matches!(self.place, Place::Directory)
     }
 
+    /// Whether it is a file of a directory, whose time is that of whoever copied it there.
+    #[cfg(feature = "write")]
+    pub(crate) fn is_loose(&self) -> bool {
+        matches!(self.place, Place::File { .. })
+    }
+
     /// The member's bytes where they lie: a window of the archive, or the file of an unpacked one.
     ///
     /// # Errors

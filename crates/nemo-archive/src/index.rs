@@ -9,7 +9,7 @@ use crate::detect::{self, Container};
 use crate::directory;
 use crate::entry::{Entry, Place};
 use crate::limits::ArchiveLimits;
-use crate::tar_walk;
+use crate::{plain_names, tar_walk, weights};
 
 /// What holds the members of a [`NemoArchive`](crate::NemoArchive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +41,34 @@ impl std::fmt::Display for Variant {
     }
 }
 
+const V0_11_CONFIG: &str = "module.yaml";
+const QUANTIZED_CONFIG: &str = "config.json";
+const CONFIGS: [&str; 3] = ["model_config.yaml", V0_11_CONFIG, QUANTIZED_CONFIG];
+
+/// Which of the members is the config of a model.
+pub(crate) fn config_among<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let (mut found, mut ranks) = ([false; 3], false);
+    for name in names {
+        for (seen, config) in found.iter_mut().zip(CONFIGS) {
+            *seen |= name == config;
+        }
+        ranks |= weights::rank_of_file(name).is_some();
+    }
+    // Many things have a `config.json`; only one has ranks beside it.
+    found[2] &= ranks;
+    found.iter().zip(CONFIGS).find_map(|(seen, config)| seen.then_some(config))
+}
+
 /// Every member under its normalised name.
 pub(crate) struct Index {
     pub(crate) variant: Variant,
     pub(crate) name: String,
     pub(crate) entries: Vec<Entry>,
+    /// The config's member.
+    pub(crate) config: Option<&'static str>,
+    /// Whether one directory lay around everything.
+    #[cfg_attr(not(feature = "write"), allow(dead_code, reason = "editors ask"))]
+    pub(crate) unwrapped: bool,
     by_path: HashMap<EntryPath, usize>,
     pub(crate) notes: Vec<String>,
 }
@@ -74,7 +97,8 @@ impl Index {
     }
 
     pub(crate) fn of_directory(root: &Path, limits: &ArchiveLimits, mapped: bool) -> Result<Self> {
-        let entries = directory::walk(root, limits, mapped)?;
+        let mut entries = directory::walk(root, limits, mapped)?;
+        plain_names::restore(&mut entries, limits).map_err(|e| e.in_file(root))?;
         Self::checked(Variant::Directory, &root.display().to_string(), entries, Vec::new())
     }
 
@@ -84,10 +108,18 @@ impl Index {
         entries: Vec<Entry>,
         notes: Vec<String>,
     ) -> Result<Self> {
-        let mut index =
-            Self { variant, name: name.to_owned(), entries, by_path: HashMap::new(), notes };
+        let mut index = Self {
+            variant,
+            name: name.to_owned(),
+            entries,
+            config: None,
+            unwrapped: false,
+            by_path: HashMap::new(),
+            notes,
+        };
         index.unwrap_directory();
         index.drop_repeated_directories();
+        index.config = config_among(index.files().map(|e| e.path().as_str()));
         index.register().map_err(|e| e.in_file(name))?;
         index.check_tree().map_err(|e| e.in_file(name))?;
         Ok(index)
@@ -95,8 +127,7 @@ impl Index {
 
     /// An archive packed from outside its folder has one directory around everything; it falls away.
     fn unwrap_directory(&mut self) {
-        let is_model = |name: &str| matches!(name, "model_config.yaml" | "module.yaml");
-        if self.entries.iter().any(|e| is_model(e.path.as_str())) {
+        if config_among(self.entries.iter().map(|e| e.path().as_str())).is_some() {
             return;
         }
         let first = |e: &Entry| e.path.as_str().split('/').next().unwrap_or_default().to_owned();
@@ -105,19 +136,18 @@ impl Index {
             let rest = e.path.as_str().strip_prefix(&top);
             rest.is_some_and(|r| r.starts_with('/') || (r.is_empty() && e.is_dir()))
         };
-        let config = |e: &Entry| {
-            let rest = e.path.as_str().strip_prefix(&top).and_then(|r| r.strip_prefix('/'));
-            rest.is_some_and(is_model)
-        };
-        if !self.entries.iter().all(inside) || !self.entries.iter().any(config) {
+        let below = |e| Entry::path(e).as_str().strip_prefix(&top)?.strip_prefix('/');
+        let config = config_among(self.entries.iter().filter_map(below));
+        if !self.entries.iter().all(inside) || config.is_none() {
             return;
         }
         self.entries.retain_mut(|e| {
             let rest = EntryPath::new(e.path.as_str()[top.len()..].trim_start_matches('/'));
             rest.map(|path| e.path = path).is_ok()
         });
+        self.unwrapped = true;
         // NeMo 0.11 packed everything that way itself.
-        if top != crate::weights::V0_11_FOLDER {
+        if top != weights::V0_11_FOLDER {
             self.notes.push(format!(
                 "everything lies in the directory {top:?}, where NeMo does not look: repack it to restore it"
             ));
@@ -185,7 +215,12 @@ impl Index {
 
     /// Whether this is what NeMo 0.11 packed: modules in files of their own, no common config.
     pub(crate) fn is_v0_11(&self) -> bool {
-        self.file("model_config.yaml").is_none() && self.file("module.yaml").is_some()
+        self.config == Some(V0_11_CONFIG)
+    }
+
+    /// Whether this is an export for TensorRT-LLM: safetensors, and a config of its own kind.
+    pub(crate) fn is_quantized(&self) -> bool {
+        self.config == Some(QUANTIZED_CONFIG)
     }
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &Entry> {

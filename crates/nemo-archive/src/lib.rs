@@ -1,5 +1,5 @@
 //! Reads NVIDIA NeMo archives (`.nemo`) where they lie: config, artifacts and tensors, without
-//! Python and without unpacking.
+//! Python and without unpacking. Writes and edits them without touching what stays.
 //!
 //! # The format
 //! A `.nemo` is a tar of one flat folder. There is no manifest and no version: the config names the
@@ -27,13 +27,33 @@
 //! * **Weights**: one file; a folder for each model-parallel rank (`mp_rank_00/NAME`,
 //!   `tp_rank_00_pp_rank_000/NAME`); a distributed checkpoint in a folder (with the feature
 //!   `distcp`); the modules of NeMo 0.11 (`JasperEncoder/NAME`); a diarizer without weights of its
-//!   own lists those of the models inside it (`speaker_model/NAME`). Slices of ranks are never
-//!   put together: which axis they were cut along is known to the model's code only.
+//!   own lists those of the models inside it (`speaker_model/NAME`); a quantized export for
+//!   TensorRT-LLM (`.qnemo`, with the feature `safetensors`) has a safetensors file a rank
+//!   (`rank1/NAME`, plain names where it has one rank). Slices of ranks are never put together:
+//!   which axis they were cut along is known to the model's code only.
 //! * **Config**: by the rules of OmegaConf's loader, with the bytes that spell each value, and
 //!   references (`${a.b}`) followed on request.
 //!
-//! Not read: `.qnemo` (its tensors are safetensors files), NeMo 2 directories (their `weights/` is
-//! a distributed checkpoint), zarr folders. Nothing is written yet.
+//! Not read: NeMo 2 directories (their `weights/` is a distributed checkpoint), zarr folders.
+//!
+//! # What is written
+//! With the feature `write`, a new archive is a layout: the headers of the tar, what is new, and
+//! ranges of the source for all that stays. Its bytes depend on its content alone.
+//!
+//! * `Editor`: an archive or unpacked directory with values of the config set or deleted, artifacts
+//!   replaced, added or removed, other weights, another tokenizer.
+//! * `Config::set` and `Config::delete`: the config's text with one value changed. Comments, order,
+//!   quotes, anchors and line breaks elsewhere stay as they are.
+//! * `Builder`: an archive from a config, artifacts and weights.
+//! * `pack` and `NemoArchive::unpack`: from and to a directory.
+//! * `NewArchive::write_gzip`: inside gzip, for releases before 1.7 (with the feature `gzip`).
+//! * `TarLayout`: the tar itself. `SentencePieceModel`: the pieces of a `tokenizer.model`, and the
+//!   files that are derived from it.
+//!
+//! Config edits go through an own emitter, since a YAML library would write the whole text anew and
+//! knows YAML 1.2 only: a text that some reader of YAML takes for a number, a date or a boolean is
+//! quoted. After each edit the text is parsed again, and refused where anything but the one value
+//! has changed.
 //!
 //! # Example
 //! ```
@@ -76,9 +96,9 @@
 //!
 //! # Features
 //! None is on by default, which reads plain tars and directories with 14 crates from outside the
-//! workspace. `gzip` reads archives of NeMo before 1.7 and diarizers (11 crates more, for `flate2`
-//! and `tempfile`); `distcp` reads distributed checkpoints inside; `deflate` weights that a zip
-//! tool has repacked; `mmap` lends tensors without a copy. What a build cannot read it refuses with
+//! workspace. `write` makes and edits archives (`sha2` and what it needs); `gzip` reads archives of
+//! NeMo before 1.7 and diarizers (11 crates more, for `flate2` and `tempfile`), and writes them; `distcp` reads distributed checkpoints inside; `safetensors` quantized exports;
+//! `deflate` weights that a zip tool has repacked; `mmap` lends tensors without a copy. What a build cannot read it refuses with
 //! the name of the feature.
 //!
 //! # Safety
@@ -86,12 +106,13 @@
 //! are texts. Members that could leave the archive (absolute names, `..`, links, devices), two
 //! members of one name, headers that contradict each other and references like `nemo:../x` are
 //! refused with the member's name; NeMo skips some of these with a warning, and some not at all.
-//! A file that is strange but readable gives its content and [`NemoArchive::notes`].
+//! A file that is strange but readable gives its content and [`NemoArchive::notes`]. What is written
+//! holds to the same rules; nothing appears until all of it is there.
 //!
 //! # Source of truth
 //! `nemo/core/connectors/save_restore_connector.py` of NeMo 1.4 to 3.0, Python's `tarfile`,
-//! OmegaConf 2.3 and 2.4 with PyYAML 6.0 (`tests/data/scalars.tsv` is what they say). The facts are
-//! collected in `docs/formats/nemo.md`.
+//! OmegaConf 2.3 and 2.4 with PyYAML 6.0 (`tests/data/scalars.tsv` and `edits.tsv` are what they
+//! say), sentencepiece 0.2. The facts are collected in `docs/formats/nemo.md`.
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod archive;
@@ -99,6 +120,8 @@ mod artifact;
 mod config;
 mod detect;
 mod directory;
+#[cfg(feature = "write")]
+mod edit;
 mod entry;
 #[cfg(feature = "gzip")]
 mod gzip;
@@ -106,14 +129,35 @@ mod index;
 mod limits;
 mod notes;
 mod options;
+#[cfg(feature = "write")]
+mod pack;
+mod plain_names;
 mod tar_walk;
+#[cfg(feature = "write")]
+mod tokenizer;
+#[cfg(feature = "write")]
+mod unpack;
 mod weights;
+#[cfg(feature = "write")]
+mod write;
 
 pub use archive::NemoArchive;
 pub use artifact::Artifact;
+#[cfg(feature = "write")]
+pub use config::to_yaml;
 pub use config::{Config, Value};
+#[cfg(feature = "write")]
+pub use edit::{Editor, Replace, WeightsDifference, compare_weights};
 pub use entry::Entry;
 pub use index::Variant;
 pub use limits::ArchiveLimits;
 pub use options::OpenOptions;
+#[cfg(feature = "write")]
+pub use pack::{PackOptions, pack};
+#[cfg(feature = "write")]
+pub use tokenizer::{Piece, PieceKind, SentencePieceModel, Swap, TokenizerFiles};
+#[cfg(feature = "write")]
+pub use unpack::{UnpackOptions, Unpacked};
 pub use weights::{Weights, WeightsFile, WeightsLayout};
+#[cfg(feature = "write")]
+pub use write::{Builder, Change, NewArchive, TarLayout, WriteOptions, source_date_epoch};

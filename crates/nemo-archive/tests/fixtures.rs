@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ckptkit_core::{ErrorKind, TensorSource};
+use common::same;
 use nemo_archive::{Config, NemoArchive, Value};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -17,29 +20,6 @@ fn fixtures() -> PathBuf {
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn same(value: &Value, json: &Json) -> bool {
-    match (value, json) {
-        (Value::None, Json::Null) => true,
-        (Value::Bool(a), Json::Bool(b)) => a == b,
-        (Value::Int(a), Json::Number(b)) => b.as_i64() == Some(*a),
-        (Value::Float(a), Json::Number(b)) => {
-            b.as_f64().is_some_and(|b| (a - b).abs() <= 1e-15 * a.abs())
-        }
-        (Value::Float(a), Json::Object(o)) => {
-            o["value"].as_str().is_some_and(|v| v.parse::<f64>().unwrap().total_cmp(a).is_eq())
-        }
-        (Value::Str(a), Json::String(b)) => a == b,
-        (Value::List(a), Json::Array(b)) => {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        }
-        (Value::Dict(a), Json::Object(b)) => {
-            let key = |k: &Value| if let Value::Str(s) = k { s.clone() } else { String::new() };
-            a.len() == b.len() && a.iter().all(|(k, v)| b.get(&key(k)).is_some_and(|j| same(v, j)))
-        }
-        _ => false,
-    }
 }
 
 fn check(path: &Path, expected: &Json) {

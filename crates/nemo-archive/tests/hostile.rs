@@ -196,8 +196,6 @@ fn what_is_something_else_is_called_by_its_name() {
     }
     let shard = Tar::default().file("audio_0.wav", b"").file("audio_1.wav", b"");
     check(shard.end(), ErrorKind::NotFound, &["audio_0.wav, audio_1.wav", "dataset"]);
-    let quantized = Tar::default().file("config.json", b"{}").file("rank0.safetensors", b"");
-    check(quantized.end(), ErrorKind::Unsupported, &[".qnemo"]);
     let only =
         Tar::default().file("model_config.yaml", b"a: 1\n").file("model_weights.safetensors", b"");
     check(only.end(), ErrorKind::NotFound, &["model_weights.safetensors", "safetensors"]);

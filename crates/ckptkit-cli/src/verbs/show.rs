@@ -6,11 +6,11 @@ use ckptkit::elements::{self, Statistics};
 use ckptkit::{Checkpoint, Error, ErrorKind, Json, Tensor, Value};
 use serde::Serialize;
 
-use super::print_json;
+use super::{print_json, print_text};
 use crate::args::Show;
 use crate::elements::element;
 use crate::exit::{Exit, Failure, Run};
-use crate::table::{bytes, count, plain, plain_lines, shape};
+use crate::table::{bytes, count, plain, shape};
 
 /// Elements of a tensor that are printed.
 const SHOWN_ELEMENTS: u64 = 16;
@@ -93,18 +93,12 @@ fn nothing(checkpoint: &Checkpoint, key: &str, no_tensor: &Error, no_value: Erro
 }
 
 fn show_value(value: &Value) -> Run {
+    if let Value::Str(text) = value {
+        print_text(text)?;
+        return Ok(Exit::Done);
+    }
     let mut out = io::stdout().lock();
     match value {
-        // Text of several lines and bytes are printed as they are, for programs to take; a terminal
-        // gets no codes.
-        Value::Str(text) => {
-            let terminal = out.is_terminal();
-            let shown = if terminal { &plain_lines(text) } else { text };
-            out.write_all(shown.as_bytes())?;
-            if !text.ends_with('\n') && (terminal || !text.contains('\n')) {
-                writeln!(out)?;
-            }
-        }
         Value::Bytes(raw) | Value::ByteArray(raw) if out.is_terminal() => {
             writeln!(
                 out,

@@ -49,7 +49,10 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         notes: archive.notes(),
         artifacts,
         metadata: BTreeMap::new(),
-        shards: weights.files().len().max(1),
+        shards: match weights.layout() {
+            WeightsLayout::Quantized => weights.ranks(),
+            _ => weights.files().len().max(1),
+        },
         training: None,
         weights: except,
         torch: match weights.files() {
@@ -58,9 +61,20 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         },
         #[cfg(feature = "distcp")]
         distributed: None,
-        writer: config.nemo_version().map(|v| format!("NeMo {v}")),
+        writer: writer(config),
         values: Box::new(NemoValues { archive }),
     })
+}
+
+/// What wrote the archive; quantized exports name the tool that quantized.
+fn writer(config: &nemo_archive::Config) -> Option<String> {
+    if let Some(version) = config.nemo_version() {
+        return Some(format!("NeMo {version}"));
+    }
+    match (config.get("producer.name"), config.get("producer.version")) {
+        (Some(Value::Str(name)), Some(Value::Str(version))) => Some(format!("{name} {version}")),
+        _ => None,
+    }
 }
 
 /// The tensors with their paths; those of a distributed checkpoint inside have longer ones.
@@ -90,7 +104,7 @@ impl Values for NemoValues {
         if config.get(inner).is_some() {
             return config.resolve(inner);
         }
-        if path == "model_config.yaml" {
+        if path == self.archive.config_name() {
             return self.archive.config_text().map(Value::Str);
         }
         for artifact in self.archive.artifacts()? {
@@ -138,7 +152,7 @@ impl Values for NemoValues {
     fn config(&self) -> Result<Option<Config>> {
         let value = self.archive.config()?.resolved()?;
         Ok(Some(Config {
-            origin: "model_config.yaml".into(),
+            origin: self.archive.config_name().to_owned(),
             value,
             text: Some(self.archive.config_text()?),
         }))

@@ -1,8 +1,14 @@
 //! `model_config.yaml`: read by OmegaConf's rules, with the place of every value.
 
+#[cfg(feature = "write")]
+mod edit;
+#[cfg(feature = "write")]
+mod emit;
 mod interpolate;
 mod place;
 mod scalar;
+#[cfg_attr(not(feature = "write"), allow(dead_code, reason = "editors ask for more"))]
+mod surface;
 mod tree;
 mod value;
 
@@ -10,17 +16,22 @@ use std::ops::Range;
 
 use ckptkit_core::{Error, Result};
 
+#[cfg(feature = "write")]
+pub use emit::to_yaml;
+#[cfg(feature = "write")]
+pub(crate) use emit::{json_object, shown};
 pub use value::Value;
 
 use crate::limits::ArchiveLimits;
 use interpolate::{Resolver, Trail, child};
-use tree::{Kind, NodeId, Tree};
+use surface::Surface;
+use tree::{Form, Kind, NodeId, Tree};
 
 /// Bytes of all dotted keys together. A vocabulary of a million entries has some 30 MB of them.
 const MAX_KEY_BYTES: usize = 256 << 20;
 
 /// A model's config: the constructor arguments of its class.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     text: String,
     tree: Tree,
@@ -69,10 +80,7 @@ impl Config {
             .map_err(|e| Error::malformed("is not UTF-8 text").at(e.valid_up_to() as u64))?;
         let body = text.strip_prefix('\u{feff}').unwrap_or(text);
         let base = text.len() - body.len();
-        if let Some((at, c)) = body.char_indices().find(|&(_, c)| !is_printable(c)) {
-            return Err(Error::malformed(format!("holds the control character {c:?}"))
-                .at((base + at) as u64));
-        }
+        check_printable(body, base)?;
         let mut tree = Tree::parse(body, base, limits)?;
         if !matches!(tree.kind(tree.root), Kind::Map(_)) {
             return Err(Error::malformed("is not a mapping of names to values"));
@@ -98,14 +106,14 @@ impl Config {
     /// The whole config as it is written: interpolations are texts, aliases are written out.
     #[must_use]
     pub fn value(&self) -> Value {
-        self.plain(self.section())
+        plain(&self.tree, self.section())
     }
 
     /// The value under keys and positions joined with dots (`decoder.vocabulary.0`), as it is
     /// written. A key that itself has dots in it is found too.
     #[must_use]
     pub fn get(&self, dotted: &str) -> Option<Value> {
-        Some(self.plain(*self.find(dotted)?.last()?))
+        Some(plain(&self.tree, *self.find(dotted)?.last()?))
     }
 
     /// The value under a dotted key with the references in it followed. Resolvers
@@ -129,8 +137,8 @@ impl Config {
         self.resolver().value(&mut self.top.clone())
     }
 
-    /// The bytes of [`Config::as_str`] that spell a value, quotes included: what an editor
-    /// replaces. Nothing for a value that stands elsewhere, behind an alias or a merge key.
+    /// The bytes of [`Config::as_str`] that spell a value, quotes and brackets included: what an
+    /// editor replaces. Nothing for a value that stands elsewhere, behind an alias or a merge key.
     #[must_use]
     pub fn span(&self, dotted: &str) -> Option<Range<usize>> {
         let trail = self.find(dotted)?;
@@ -143,7 +151,15 @@ impl Config {
             }
         });
         let node = &self.tree.nodes[*trail.last()?];
-        (direct && !matches!(node.kind, Kind::Alias(_))).then(|| node.span.clone())
+        match node.form {
+            _ if !direct => None,
+            Form::Alias => None,
+            Form::Container | Form::Empty => {
+                let surface = Surface { text: &self.text, tree: &self.tree };
+                Some(surface.places(&trail)?.pop()?.span)
+            }
+            _ => Some(node.span.clone()),
+        }
     }
 
     /// The class of the model, by its dotted path. A name, never looked up.
@@ -238,21 +254,49 @@ impl Config {
         false
     }
 
-    fn plain(&self, id: NodeId) -> Value {
-        match self.tree.kind(id) {
-            Kind::Scalar(v) => v.clone(),
-            Kind::List(items) => Value::List(items.iter().map(|&i| self.plain(i)).collect()),
-            Kind::Map(pairs) => Value::Dict(
-                pairs
-                    .iter()
-                    .map(|p| {
-                        let key = self.tree.scalar(p.key).cloned().unwrap_or(Value::None);
-                        (key, self.plain(p.value))
-                    })
-                    .collect(),
-            ),
-            Kind::Alias(_) => Value::None,
+    /// A config that says this, in the words of [`to_yaml`].
+    ///
+    /// # Errors
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for values of types that YAML lacks;
+    /// those of [`Config::parse`], for what is no mapping.
+    #[cfg(feature = "write")]
+    pub fn from_value(value: &Value) -> Result<Self> {
+        Self::parse(to_yaml(value)?.as_bytes())
+    }
+
+    /// The config of another text, within the same limits.
+    #[cfg(feature = "write")]
+    pub(crate) fn with_text(&self, text: impl AsRef<[u8]>) -> Result<Self> {
+        Self::parse_with(text.as_ref(), &self.limits)
+    }
+}
+
+/// The value at a node as it is written: aliases are written out, interpolations are texts.
+fn plain(tree: &Tree, id: NodeId) -> Value {
+    match tree.kind(id) {
+        Kind::Scalar(v) => v.clone(),
+        Kind::List(items) => Value::List(items.iter().map(|&i| plain(tree, i)).collect()),
+        Kind::Map(pairs) => Value::Dict(
+            pairs
+                .iter()
+                .map(|p| {
+                    let key = tree.scalar(p.key).cloned().unwrap_or(Value::None);
+                    (key, plain(tree, p.value))
+                })
+                .collect(),
+        ),
+        Kind::Alias(_) => Value::None,
+    }
+}
+
+/// Refuses characters that YAML does not allow in a text that starts at the byte `base`.
+fn check_printable(text: &str, base: usize) -> Result<()> {
+    match text.char_indices().find(|&(_, c)| !is_printable(c)) {
+        Some((at, c)) => {
+            Err(Error::malformed(format!("holds the control character {c:?}"))
+                .at((base + at) as u64))
         }
+        None => Ok(()),
     }
 }
 

@@ -16,17 +16,35 @@ use crate::limits::ArchiveLimits;
 
 pub(crate) type NodeId = usize;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) kind: Kind,
-    /// Bytes of the file, quotes included.
+    /// Bytes of the file, quotes included. Of containers, and of values that nothing spells, only
+    /// the start is to be trusted.
     pub(crate) span: Range<usize>,
+    /// Where it starts with its anchor and tag.
+    pub(crate) outer: usize,
+    pub(crate) form: Form,
     /// [`Kind::weight`] of all below when aliases are written out, and how deep they nest then.
     expanded: u64,
     height: usize,
 }
 
-#[derive(Debug)]
+/// How a node is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// No character spells it: a key with nothing behind its colon.
+    Empty,
+    Plain,
+    SingleQuoted,
+    DoubleQuoted,
+    /// `|` and `>`
+    Block,
+    Alias,
+    Container,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Scalar(Value),
     List(Vec<NodeId>),
@@ -61,11 +79,13 @@ pub(crate) struct Pair {
     pub(crate) merged: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: Vec<Node>,
     pub(crate) root: NodeId,
     pub(crate) notes: Vec<String>,
+    /// Keys and values of the mappings that `<<` fills, as they are written.
+    pub(crate) written: HashMap<NodeId, Vec<(NodeId, NodeId)>>,
 }
 
 impl Tree {
@@ -104,6 +124,7 @@ impl Tree {
             root: None,
             documents: 0,
             notes: Vec::new(),
+            written: HashMap::new(),
         };
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|e| {
@@ -126,7 +147,8 @@ impl Tree {
                 limits.yaml_expansion
             )));
         }
-        Ok(Self { nodes: builder.nodes, root, notes: builder.notes })
+        let Builder { nodes, notes, written, .. } = builder;
+        Ok(Self { nodes, root, notes, written })
     }
 }
 
@@ -152,6 +174,7 @@ struct Builder<'a> {
     root: Option<NodeId>,
     documents: usize,
     notes: Vec<String>,
+    written: HashMap<NodeId, Vec<(NodeId, NodeId)>>,
 }
 
 impl Builder<'_> {
@@ -169,7 +192,7 @@ impl Builder<'_> {
                 let Some(&target) = self.anchors.get(&anchor) else {
                     return Err(Error::malformed("an alias stands inside what it refers to"));
                 };
-                let id = self.add(Kind::Alias(target), &span, 0)?;
+                let id = self.add(Kind::Alias(target), Form::Alias, &span, 0)?;
                 self.nodes[id].expanded = self.nodes[target].expanded;
                 self.nodes[id].height = self.nodes[target].height;
                 self.child(id)
@@ -177,9 +200,19 @@ impl Builder<'_> {
             Event::Scalar(text, style, anchor, tag) => {
                 let value = scalar_value(&text, style, tag.as_deref())?;
                 let before = self.nodes.last().map_or(0, |n| n.span.end);
-                let id = self.add(Kind::Scalar(value), &span, anchor)?;
+                let form = match style {
+                    ScalarStyle::Plain if text.is_empty() => Form::Empty,
+                    ScalarStyle::Plain => Form::Plain,
+                    ScalarStyle::SingleQuoted => Form::SingleQuoted,
+                    ScalarStyle::DoubleQuoted => Form::DoubleQuoted,
+                    ScalarStyle::Literal | ScalarStyle::Folded => Form::Block,
+                };
+                let id = self.add(Kind::Scalar(value), form, &span, anchor)?;
                 let node = &mut self.nodes[id];
                 node.span = self.bytes.spelled(&node.span, before, style);
+                if form == Form::Empty {
+                    node.span.end = node.span.start;
+                }
                 self.child(id)
             }
             Event::SequenceStart(anchor, tag) => {
@@ -210,12 +243,12 @@ impl Builder<'_> {
         container_tag(tag, "seq")
     }
 
-    fn add(&mut self, kind: Kind, span: &Span, anchor: usize) -> Result<NodeId> {
+    fn add(&mut self, kind: Kind, form: Form, span: &Span, anchor: usize) -> Result<NodeId> {
         let start = self.bytes.at(span.start.index());
         let span = start..self.bytes.at(span.end.index()).max(start);
         let id = self.nodes.len();
         let expanded = kind.weight();
-        self.nodes.push(Node { kind, span, expanded, height: 0 });
+        self.nodes.push(Node { kind, outer: start, span, form, expanded, height: 0 });
         if anchor != 0 {
             self.anchors.insert(anchor, id);
         }
@@ -224,7 +257,7 @@ impl Builder<'_> {
 
     fn start(&mut self, kind: Kind, span: &Span, anchor: usize, is_map: bool) -> Result<()> {
         // Registered under its anchor at its end, so that nothing inside can refer to it.
-        let id = self.add(kind, span, 0)?;
+        let id = self.add(kind, Form::Container, span, 0)?;
         self.open.push(Open { id, line: span.start.line(), anchor, is_map, children: Vec::new() });
         self.check_depth(0)
     }
@@ -237,7 +270,12 @@ impl Builder<'_> {
             height = height.max(self.nodes[child].height + 1);
         }
         let kind = if open.is_map {
-            Kind::Map(self.pairs(&open.children)?)
+            let pairs = self.pairs(&open.children)?;
+            if pairs.len() * 2 != open.children.len() || pairs.iter().any(|p| p.merged) {
+                let written = open.children.chunks_exact(2).map(|p| (p[0], p[1])).collect();
+                self.written.insert(open.id, written);
+            }
+            Kind::Map(pairs)
         } else {
             Kind::List(open.children)
         };

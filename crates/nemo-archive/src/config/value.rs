@@ -25,3 +25,18 @@ pub(crate) fn as_str(value: &Value) -> Option<&str> {
         _ => None,
     }
 }
+
+/// Whether two values are one: floats by their bits, so that NaN is NaN and zeros have signs.
+#[cfg(feature = "write")]
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
+        (Value::List(a), Value::List(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Dict(a), Value::Dict(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|((k, v), (l, w))| same(k, l) && same(v, w))
+        }
+        (a, b) => a == b,
+    }
+}

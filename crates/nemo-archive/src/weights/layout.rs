@@ -2,6 +2,7 @@
 
 use ckptkit_core::{Error, Result};
 
+use super::quantized::{self, Shard};
 use super::ranks::{self, Rank};
 use crate::entry::Entry;
 use crate::index::Index;
@@ -24,6 +25,8 @@ pub enum WeightsLayout {
     Distributed,
     /// One `CLASS.pt` for each module: NeMo 0.11.
     Modules,
+    /// `rank0.safetensors`, `rank1.safetensors`, …: a quantized export (`.qnemo`).
+    Quantized,
     /// No weights of its own, but whole models inside: a diarizer.
     Nested,
 }
@@ -32,6 +35,7 @@ pub(super) enum Plan<'a> {
     File(&'a Entry),
     Ranks(Vec<Rank<'a>>),
     Distributed,
+    Quantized(Vec<Shard<'a>>),
     Modules(Vec<&'a Entry>),
     Nested(Vec<&'a str>),
 }
@@ -43,6 +47,7 @@ impl Plan<'_> {
             Self::Ranks(_) => WeightsLayout::Ranks,
             Self::Distributed => WeightsLayout::Distributed,
             Self::Modules(_) => WeightsLayout::Modules,
+            Self::Quantized(_) => WeightsLayout::Quantized,
             Self::Nested(_) => WeightsLayout::Nested,
         }
     }
@@ -60,6 +65,9 @@ pub(super) fn plan(index: &Index) -> Result<Plan<'_>> {
         } else {
             error
         });
+    }
+    if index.is_quantized() {
+        return Ok(Plan::Quantized(quantized::find(index)?));
     }
     if let Some(entry) = index.file(FILE) {
         return Ok(Plan::File(entry));
@@ -85,6 +93,12 @@ pub(super) fn plan(index: &Index) -> Result<Plan<'_>> {
     })
 }
 
+/// Where the weights lie, by the names of the members.
+#[cfg(feature = "write")]
+pub(crate) fn layout_of(index: &Index) -> Result<WeightsLayout> {
+    plan(index).map(|plan| plan.layout())
+}
+
 fn modules(index: &Index) -> impl Iterator<Item = &Entry> {
     index.files().filter(|e| {
         let name = e.path().as_str();
@@ -106,6 +120,9 @@ pub(crate) fn is_part(index: &Index, entry: &Entry) -> bool {
     if index.is_v0_11() {
         return !name.contains('/') && name.ends_with(".pt");
     }
+    if index.is_quantized() {
+        return quantized::rank_of_file(name).is_some();
+    }
     let nested = || !name.contains('/') && name.ends_with(".nemo");
     name == FILE
         || name.starts_with(FOLDER)
@@ -116,7 +133,7 @@ pub(crate) fn is_part(index: &Index, entry: &Entry) -> bool {
 /// Weights that a better-placed member hides.
 pub(super) fn left_aside(index: &Index) -> Vec<String> {
     let mut out = Vec::new();
-    if !index.is_v0_11() && index.file(FILE).is_some() {
+    if !index.is_v0_11() && !index.is_quantized() && index.file(FILE).is_some() {
         if !ranks::find(index).is_empty() {
             out.push(format!("the rank directories beside {FILE} are not read"));
         }

@@ -3,6 +3,7 @@
 #[cfg(feature = "distcp")]
 mod distributed;
 mod layout;
+mod quantized;
 mod ranks;
 
 use std::collections::HashMap;
@@ -13,7 +14,10 @@ use ckptkit_core::{
 use torch_save::TorchFile;
 
 pub use layout::WeightsLayout;
+#[cfg(feature = "write")]
+pub(crate) use layout::layout_of;
 pub(crate) use layout::{V0_11_FOLDER, is_part, nested_names};
+pub(crate) use quantized::rank_of_file;
 
 use crate::archive::NemoArchive;
 use crate::config::Config;
@@ -23,7 +27,7 @@ use crate::options::OpenOptions;
 use layout::Plan;
 
 /// The tensors of an archive under the names that its state dict gives them; where it has several
-/// state dicts, `PART/NAME` (`mp_rank_00/encoder.weight`).
+/// state dicts, `PART/NAME` (`mp_rank_00/encoder.weight`, `rank1/lm_head.weight`).
 pub struct Weights {
     layout: WeightsLayout,
     files: Vec<WeightsFile>,
@@ -33,6 +37,8 @@ pub struct Weights {
     notes: Vec<String>,
     #[cfg(feature = "distcp")]
     distributed: Option<distcp::DistCheckpoint>,
+    #[cfg(feature = "safetensors")]
+    safetensors: Vec<(String, st_io::StFile)>,
 }
 
 /// One torch checkpoint inside an archive.
@@ -76,8 +82,8 @@ impl Weights {
         self.layout
     }
 
-    /// The torch checkpoints that hold them; none for distributed checkpoints and for models
-    /// inside the archive.
+    /// The torch checkpoints that hold them; none for distributed checkpoints, quantized exports
+    /// and models inside the archive.
     #[must_use]
     pub fn files(&self) -> &[WeightsFile] {
         &self.files
@@ -88,6 +94,8 @@ impl Weights {
     pub fn ranks(&self) -> usize {
         match self.layout {
             WeightsLayout::Ranks => self.files.len(),
+            #[cfg(feature = "safetensors")]
+            WeightsLayout::Quantized => self.safetensors.len(),
             #[cfg(feature = "distcp")]
             WeightsLayout::Distributed => {
                 self.distributed.as_ref().map_or(1, distcp::DistCheckpoint::ranks)
@@ -101,6 +109,13 @@ impl Weights {
     #[must_use]
     pub fn distributed(&self) -> Option<&distcp::DistCheckpoint> {
         self.distributed.as_ref()
+    }
+
+    /// The members of a quantized export that hold tensors, by name and rank after rank.
+    #[cfg(feature = "safetensors")]
+    #[must_use]
+    pub fn safetensors(&self) -> &[(String, st_io::StFile)] {
+        &self.safetensors
     }
 
     /// The tensors in the order of their files.
@@ -131,6 +146,8 @@ impl Weights {
             notes: Vec::new(),
             #[cfg(feature = "distcp")]
             distributed: None,
+            #[cfg(feature = "safetensors")]
+            safetensors: Vec::new(),
         }
     }
 
@@ -239,6 +256,12 @@ pub(crate) fn load(archive: &NemoArchive, index: &Index, options: &OpenOptions) 
             for (part, name) in names.into_iter().enumerate() {
                 add_nested(&mut weights, archive, name, part)?;
             }
+        }
+        Plan::Quantized(shards) => {
+            #[cfg(feature = "safetensors")]
+            quantized::load(&mut weights, &shards, archive.config()?, options)?;
+            #[cfg(not(feature = "safetensors"))]
+            return Err(quantized::left_out(&shards));
         }
         Plan::Distributed => {
             #[cfg(feature = "distcp")]

@@ -6,7 +6,8 @@
 use std::io::Write;
 
 use ckptkit_core::{Error, Result, Section};
-use nemo_archive::NemoArchive;
+use nemo_archive::{NemoArchive, Value};
+use serde_json::Value as Json;
 
 pub const CONFIG: &str =
     "target: nemo.collections.asr.models.EncDecCTCModel\nnemo_version: 2.0.0\n";
@@ -189,4 +190,28 @@ pub fn floats(archive: &NemoArchive, name: &str) -> Vec<f32> {
 pub fn names(archive: &NemoArchive) -> Vec<&str> {
     use ckptkit_core::TensorSource;
     archive.infos().map(ckptkit_core::TensorInfo::name).collect()
+}
+
+/// Whether a value is what a manifest says.
+pub fn same(value: &Value, json: &Json) -> bool {
+    match (value, json) {
+        (Value::None, Json::Null) => true,
+        (Value::Bool(a), Json::Bool(b)) => a == b,
+        (Value::Int(a), Json::Number(b)) => b.as_i64() == Some(*a),
+        (Value::Float(a), Json::Number(b)) => {
+            b.as_f64().is_some_and(|b| (a - b).abs() <= 1e-15 * a.abs())
+        }
+        (Value::Float(a), Json::Object(o)) => {
+            o["value"].as_str().is_some_and(|v| v.parse::<f64>().unwrap().total_cmp(a).is_eq())
+        }
+        (Value::Str(a), Json::String(b)) => a == b,
+        (Value::List(a), Json::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Dict(a), Json::Object(b)) => {
+            let found = |(k, v): &(Value, Value)| b.get(&k.key_text()).is_some_and(|j| same(v, j));
+            a.len() == b.len() && a.iter().all(found)
+        }
+        _ => false,
+    }
 }
