@@ -344,6 +344,36 @@ def megatron(path):
     return manifest.describe(consolidated(path) | {"common": load(path / "common.pt")})
 
 
+OBJECTS = [
+    "decoder.layers.mlp.linear_fc2._extra_state/shard_0_2",
+    "decoder.layers.mlp.linear_fc2._extra_state/shard_1_2",
+    "decoder.layers.self_attention.linear_qkv._extra_state/shard_0.0_2.1",
+    "decoder.layers.self_attention.linear_qkv._extra_state/shard_1.0_2.1",
+    "optimizer.distributed.dp_group_idx_0.param_state/shard_0_1",
+    "rng_state/shard_0.0_1.2",
+    "rng_state/shard_0.1_1.2",
+]  # what Megatron-Core 0.16.1's `load_sharded_metadata` finds in both
+
+
+def described_objects(path, file_of):
+    whole = consolidated(path) | {name: load(path / file_of(name)) for name in OBJECTS}
+    return manifest.describe(whole | {"common": load(path / "common.pt")})
+
+
+@fixture("distcp/megatron_objects", "objects in files of their own, by Megatron-Core 0.16's common strategy, kept",
+         library=["torch"])  # fmt: skip
+def megatron_objects(path):
+    copy_kept("distcp/megatron_objects", path)
+    return described_objects(path, lambda name: f"{name}.pt")
+
+
+@fixture("distcp/megatron_objects_0_7", "the same as Megatron-Core 0.7 named them: without the shape's last number, kept",
+         library=["torch"])  # fmt: skip
+def megatron_objects_0_7(path):
+    copy_kept("distcp/megatron_objects_0_7", path)
+    return described_objects(path, lambda name: pathlib.Path(name).with_suffix(".pt"))
+
+
 @fixture("distcp/torch_2_1", "written by torch 2.1, kept", library=["torch"])
 def torch_2_1(path):
     copy_kept("distcp/torch_2_1", path)

@@ -94,21 +94,26 @@
 
 mod assemble;
 mod handles;
+mod holes;
 mod item;
 mod layout;
 mod listing;
 mod megatron;
 mod metadata;
+mod objects;
 mod open;
 mod part;
+mod partial;
 mod read;
 mod region;
+mod rules;
 mod safetensors;
 mod storage;
 mod transform;
 mod tree;
 mod variant;
 mod verify;
+mod zeros;
 
 pub use open::OpenOptions;
 pub use read::{ChunkInfo, DistCheckpoint};

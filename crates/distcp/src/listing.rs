@@ -57,6 +57,7 @@ impl Listing {
         let mut drafts = Vec::with_capacity(tables.entries.len());
         let mut failures = Vec::new();
         let mut notes = Vec::new();
+        let mut believed = Vec::new();
         let mut fail = |name: &str, e: Error| {
             let e = e.within(format_args!("entry {name}")).in_file(inner.storage.name());
             notes.push(e.to_string());
@@ -69,7 +70,11 @@ impl Listing {
                         Some(shape) => shape.as_slice(),
                         None => tables.size(row),
                     };
-                    match TensorInfo::new(entry.fqn.as_str(), row.dtype, shape) {
+                    let dtype = checkpoint.believed(entry).map_or(row.dtype, |(dtype, note)| {
+                        believed.push(note);
+                        dtype
+                    });
+                    match TensorInfo::new(entry.fqn.as_str(), dtype, shape) {
                         Ok(info) => drafts.push(Draft {
                             path: (!tables.is_named_by_fqn(entry)).then(|| tables.path(entry)),
                             fqn: index,
@@ -111,6 +116,7 @@ impl Listing {
                 Err(e) => notes.push(e.to_string()),
             }
         }
+        notes.extend(believed);
         Self::named(checkpoint, drafts, failures, notes)
     }
 

@@ -268,3 +268,20 @@ fn hostile_directories_are_refused_by_name() {
     }
     assert!(seen > 20, "only {seen} directories were found");
 }
+
+/// `check` compares values and tensors with what Megatron's files hold.
+#[test]
+fn objects_in_files_of_their_own() {
+    for name in ["megatron_objects", "megatron_objects_0_7"] {
+        let checkpoint = check(name);
+        assert_eq!(checkpoint.notes(), [""; 0], "{name}");
+        assert_eq!(checkpoint.byte_items().count(), 7, "{name}");
+        let rng = checkpoint.item_value("rng_state/shard_0.1_1.2").unwrap();
+        assert_eq!(rng.get("0.np"), Some(&Value::Tuple(vec![Value::Int(1), Value::Int(1)])));
+        let state = Value::Tensor("rng_state/shard_0.1_1.2.0.torch_rng_state".into());
+        assert_eq!(rng.get("0.torch_rng_state"), Some(&state));
+        assert_eq!(checkpoint.value("rng_state/shard_0.1_1.2").unwrap(), rng);
+        let none = checkpoint.item_value("decoder.layers.mlp.linear_fc2._extra_state/shard_1_2");
+        assert_eq!(none.unwrap(), Value::None);
+    }
+}
