@@ -16,7 +16,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import manifest
 from fixture import copy_kept, fixture, load, main, numbers
-from fixture_types import Color, Net, Point
+from fixture_types import OBJECTS, Color, Net, Point
 from processes import pattern, run_ranks
 
 
@@ -342,17 +342,6 @@ def described_lightning(path):
 def megatron(path):
     copy_kept("distcp/megatron", path)
     return manifest.describe(consolidated(path) | {"common": load(path / "common.pt")})
-
-
-OBJECTS = [
-    "decoder.layers.mlp.linear_fc2._extra_state/shard_0_2",
-    "decoder.layers.mlp.linear_fc2._extra_state/shard_1_2",
-    "decoder.layers.self_attention.linear_qkv._extra_state/shard_0.0_2.1",
-    "decoder.layers.self_attention.linear_qkv._extra_state/shard_1.0_2.1",
-    "optimizer.distributed.dp_group_idx_0.param_state/shard_0_1",
-    "rng_state/shard_0.0_1.2",
-    "rng_state/shard_0.1_1.2",
-]  # what Megatron-Core 0.16.1's `load_sharded_metadata` finds in both
 
 
 def described_objects(path, file_of):

@@ -5,7 +5,7 @@ use ckptkit_core::{Error, Region, Result};
 use crate::region::BoxRef;
 
 /// The most comparisons that finding the holes of one tensor may take.
-const MAX_WORK: u64 = 1 << 25;
+const MAX_WORK: u64 = 1 << 23;
 
 /// The boxes of a tensor of shape `size` that none of `boxes` covers, in order of their corners.
 /// The boxes must lie inside; they may overlap.
