@@ -9,6 +9,9 @@ use support::item::{archive, floats, tensor_value};
 use support::pickle::{P, size};
 use support::{Hollow, META, Memory, Metadata, transformed};
 
+/// Offsets and sizes.
+type BoxOf<'a> = (&'a [i64], &'a [i64]);
+
 fn partial(files: &Memory, m: &Metadata) -> DistCheckpoint {
     open(files, m, &OpenOptions::default().allow_partial(true)).unwrap()
 }
@@ -20,13 +23,7 @@ fn open(files: &Memory, m: &Metadata, options: &OpenOptions) -> Result<DistCheck
 }
 
 /// Adds `name` of shape `dims` with the boxes of `chunks`; each element is its position plus one.
-fn add(
-    files: &mut Memory,
-    m: &mut Metadata,
-    name: &str,
-    dims: &[i64],
-    chunks: &[(&[i64], &[i64])],
-) {
+fn add(files: &mut Memory, m: &mut Metadata, name: &str, dims: &[i64], chunks: &[BoxOf<'_>]) {
     m.tensor(name, "float32", dims, chunks);
     for (offsets, sizes) in chunks {
         let values: Vec<f32> = positions(dims, offsets, sizes).map(|i| i as f32 + 1.0).collect();
@@ -56,7 +53,7 @@ fn read(checkpoint: &DistCheckpoint, name: &str) -> Vec<f32> {
 }
 
 /// What a tensor of these boxes is, zeros included.
-fn expected(dims: &[i64], chunks: &[(&[i64], &[i64])]) -> Vec<f32> {
+fn expected(dims: &[i64], chunks: &[BoxOf<'_>]) -> Vec<f32> {
     let mut out = vec![0.0; dims.iter().product::<i64>() as usize];
     for (offsets, sizes) in chunks {
         for at in positions(dims, offsets, sizes) {
@@ -68,7 +65,7 @@ fn expected(dims: &[i64], chunks: &[(&[i64], &[i64])]) -> Vec<f32> {
 
 #[test]
 fn what_is_missing_is_zeros() {
-    let cases: [(&[i64], &[(&[i64], &[i64])]); 6] = [
+    let cases: [(&[i64], &[BoxOf<'_>]); 6] = [
         (&[4, 3], &[(&[0, 0], &[2, 3])]),
         (&[4, 3], &[(&[2, 0], &[2, 3])]),
         (&[4, 6], &[(&[0, 0], &[2, 3]), (&[2, 3], &[2, 3])]),
@@ -114,7 +111,7 @@ fn what_is_missing_is_zeros() {
 
 #[test]
 fn in_pieces_that_begin_and_end_anywhere() {
-    let chunks: &[(&[i64], &[i64])] = &[(&[0, 1], &[2, 2]), (&[3, 0], &[1, 5])];
+    let chunks: &[BoxOf<'_>] = &[(&[0, 1], &[2, 2]), (&[3, 0], &[1, 5])];
     let (mut files, mut m) = (Memory::default(), Metadata::default());
     add(&mut files, &mut m, "w", &[4, 5], chunks);
     let tensor = partial(&files, &m).tensor("w").unwrap();
@@ -198,7 +195,7 @@ fn chunks_cut_in_too_many_ways_to_tell() {
     let n = 4000;
     let mut m = Metadata::default();
     let owned: Vec<([i64; 2], [i64; 2])> = (0..n).map(|i| ([i, i], [n, 1])).collect();
-    let chunks: Vec<(&[i64], &[i64])> = owned.iter().map(|(o, s)| (&o[..], &s[..])).collect();
+    let chunks: Vec<BoxOf<'_>> = owned.iter().map(|(o, s)| (&o[..], &s[..])).collect();
     m.tensor("w", "int8", &[2 * n, n + 1], &chunks);
     let checkpoint = OpenOptions::default().allow_partial(true);
     let checkpoint = checkpoint.with_storage(Box::new(Hollow(m.pickle()))).unwrap();

@@ -127,6 +127,7 @@ impl Convert {
             renamed: BTreeMap::new(),
             cast: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            filled: BTreeMap::new(),
             left_out: Vec::new(),
             notes: checkpoint.notes().to_vec(),
         };
@@ -152,6 +153,7 @@ impl Convert {
         let mut chosen = Vec::new();
         let mut refused: Vec<(&str, Error)> = Vec::new();
         let mut origin: HashMap<String, &str> = HashMap::new();
+        let filled = checkpoint.filled();
         for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
             if let Some(why) = self.selection.leaves_out(tensor.name()) {
                 report.left_out.push(LeftOut { path: full.clone(), kind: Kind::Tensor, why });
@@ -175,6 +177,9 @@ impl Convert {
             if wanted.dtype() != tensor.dtype() {
                 let dtypes = [tensor.dtype(), wanted.dtype()].map(|d| d.name().to_owned());
                 report.cast.insert(name.clone(), dtypes.into());
+            }
+            if let Some(&elements) = filled.get(full) {
+                report.filled.insert(name.clone(), elements);
             }
             if name == tensor.name() {
                 chosen.push(wanted);

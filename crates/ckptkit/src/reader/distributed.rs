@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptkit_core::{Key, Result, Section, TensorSource};
+use ckptkit_core::{Key, Region, Result, Section, TensorInfo, TensorSource};
 use distcp::DistCheckpoint;
 
 use crate::Value;
@@ -16,7 +16,10 @@ const NOT_WEIGHTS: [&str; 6] =
     ["common", "optimizer.", "optim.", "rng_state", "chained_", "opt_param_scheduler"];
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
-    let checkpoint = distcp::OpenOptions::default().limits(options.limits.clone()).open(path)?;
+    let checkpoint = distcp::OpenOptions::default()
+        .limits(options.limits.clone())
+        .allow_partial(options.allow_partial)
+        .open(path)?;
     let mut entries = Vec::new();
     let mut failures = checkpoint.failures().to_vec();
     for (info, path) in checkpoint.infos().zip(checkpoint.paths()) {
@@ -96,6 +99,17 @@ impl Values for DistValues {
 
     fn top(&self) -> Vec<String> {
         top_keys(&self.checkpoint)
+    }
+
+    fn filled(&self) -> BTreeMap<String, u64> {
+        let names = self.checkpoint.infos().map(TensorInfo::name);
+        let filled = names.filter_map(|name| {
+            // What cannot be read says so when it is read.
+            let regions = self.checkpoint.filled(name).ok()?;
+            let elements = |r: &Region| r.sizes.iter().product::<u64>();
+            (!regions.is_empty()).then(|| (name.to_owned(), regions.iter().map(elements).sum()))
+        });
+        filled.collect()
     }
 
     fn config(&self) -> Result<Option<Config>> {
