@@ -263,8 +263,9 @@ fn written_as(name: &str) -> (&'static str, &'static str) {
         ("nemo", "gzip.nemo" | "plain_names.nemo" | "connector_1_4.nemo") => ("nemo", "gzip"),
         ("nemo", _) => ("nemo", "tar"),
         ("distcp", "rank_local") => ("distcp", "rank-local"),
-        ("distcp", "lightning.ckpt") => ("distcp", "lightning"),
-        ("distcp", "megatron") => ("distcp", "megatron"),
+        ("distcp", "lightning.ckpt" | "fabric") => ("distcp", "lightning"),
+        ("distcp", "nemo2") => ("distcp", "megatron"),
+        ("distcp", f) if f.starts_with("megatron") => ("distcp", "megatron"),
         _ => ("distcp", "dcp"),
     }
 }

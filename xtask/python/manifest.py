@@ -420,9 +420,15 @@ class Encoder:
 # --- the manifest ----------------------------------------------------------
 
 
+def with_parts(named):
+    for name, tensor in named:
+        yield name, tensor
+        yield from with_parts((f"{name}.{part}", inner) for part, inner in parts(tensor))
+
+
 def tie_groups(named):
     groups = {}
-    for name, tensor in named:
+    for name, tensor in with_parts(named):
         view = view_of(tensor)
         if view is not None:
             groups.setdefault(view, []).append(name)

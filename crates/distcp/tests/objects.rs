@@ -268,3 +268,17 @@ fn a_listed_name_that_leaves_the_checkpoint() {
     assert!(checkpoint.failures().iter().all(|(_, e)| e.kind() == ErrorKind::Denied));
     readable(&checkpoint);
 }
+
+/// Each file counts its storages from 0: those of two files are not one.
+#[test]
+fn tensors_of_different_files_are_not_tied() {
+    let (mut files, m) = megatron();
+    let value = |first: f32| floats(&[2], &[first, 0.0]);
+    files.0.insert("k/shard_0_2.pt".into(), value(1.0));
+    files.0.insert("k/shard_1_2.pt".into(), value(2.0));
+    let checkpoint = files.open(&m).unwrap();
+    let [a, b] = ["k/shard_0_2", "k/shard_1_2"].map(|name| checkpoint.tensor(name).unwrap());
+    assert!(!a.is_tied_with(&b));
+    assert!(a.is_tied_with(&checkpoint.tensor("k/shard_0_2").unwrap()));
+    assert_ne!(a.info().storage(), b.info().storage());
+}

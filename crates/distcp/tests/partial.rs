@@ -12,9 +12,6 @@ use support::{Hollow, META, Memory, Metadata, transformed};
 /// Offsets and sizes.
 type BoxOf<'a> = (&'a [i64], &'a [i64]);
 
-/// Offsets and sizes.
-type BoxOf<'a> = (&'a [i64], &'a [i64]);
-
 fn partial(files: &Memory, m: &Metadata) -> DistCheckpoint {
     open(files, m, &OpenOptions::default().allow_partial(true)).unwrap()
 }

@@ -8,12 +8,17 @@ use distcp::DistCheckpoint;
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, is_absent};
 use crate::training::Training;
 
 /// Keys and beginnings of names that are never the model's: Megatron keeps all at the root.
 const NOT_WEIGHTS: [&str; 6] =
     ["common", "optimizer.", "optim.", "rng_state", "chained_", "opt_param_scheduler"];
+
+/// Where NeMo 2 keeps the model's config, relative to the directory around weights and context.
+const CONFIG: &str = "context/model.yaml";
+#[cfg(feature = "nemo")]
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let checkpoint = distcp::OpenOptions::default()
@@ -31,7 +36,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     // Without paths (Megatron, custom planners) everything stands at the root under flat names.
     let flat = entries.iter().all(|e| e.path.len() == 1);
     let weights = if flat || checkpoint.variant() == "megatron" {
-        Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
+        root()
     } else if checkpoint.variant() == "lightning" && has_key(&entries, "state_dict") {
         Rule::Key("state_dict")
     } else {
@@ -45,20 +50,30 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         let name = name.to_string_lossy().replace('\\', "/");
         artifacts.push(Artifact { name, section: Section::open(&file)? });
     }
+    let mut notes = checkpoint.notes();
+    let config = context_config(&artifacts).unwrap_or_else(|e| {
+        notes.push(format!("{CONFIG} is carried along, but not read: {e}"));
+        None
+    });
     Ok(Opened {
         format: Format::Distcp,
         variant: checkpoint.variant().to_owned(),
         entries,
         failures,
-        notes: checkpoint.notes(),
+        notes,
         artifacts,
         metadata: BTreeMap::new(),
         shards: checkpoint.files().len(),
         training: training(&checkpoint),
         weights,
         writer: Some(checkpoint.writer().to_owned()),
-        values: Box::new(DistValues { checkpoint }),
+        values: Box::new(DistValues { checkpoint, config }),
     })
+}
+
+/// Everything at the root but what Megatron keeps there beside the model.
+pub(super) fn root() -> Rule {
+    Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
 }
 
 fn has_key(entries: &[Entry], key: &str) -> bool {
@@ -67,8 +82,13 @@ fn has_key(entries: &[Entry], key: &str) -> bool {
         .any(|e| e.path.len() > 1 && matches!(e.path.first(), Some(Key::Str(k)) if k == key))
 }
 
+/// What names of the files in `context/` are relative to.
 fn context_root(checkpoint: &DistCheckpoint) -> Option<std::path::PathBuf> {
-    Some(checkpoint.dir()?.parent()?.to_path_buf())
+    let dir = checkpoint.dir()?;
+    if dir.join("context").is_dir() {
+        return Some(dir.to_path_buf());
+    }
+    Some(dir.parent()?.to_path_buf())
 }
 
 /// From Lightning's `meta.pt`; optimizers are counted by the keys that hold their state.
@@ -88,13 +108,43 @@ fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
     Some(Training { optimizers: optimizers.len(), ..super::torch::training(&meta) })
 }
 
+/// NeMo 2's config of the model, by Hydra's rules: `_target_` and its arguments.
+#[cfg(feature = "nemo")]
+fn context_config(artifacts: &[Artifact]) -> Result<Option<Config>> {
+    let Some(file) = artifacts.iter().find(|a| a.name == CONFIG) else { return Ok(None) };
+    let bytes = file.section.read(MAX_CONFIG_BYTES)?;
+    let value = nemo_archive::Config::parse(&bytes)?.resolved()?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Some(Config { origin: CONFIG.into(), value, text: Some(text) }))
+}
+
+/// Without a reader of YAML it is an artifact like others.
+#[cfg(not(feature = "nemo"))]
+fn context_config(_: &[Artifact]) -> Result<Option<Config>> {
+    Ok(None)
+}
+
 struct DistValues {
     checkpoint: DistCheckpoint,
+    /// From NeMo 2's `context/`.
+    config: Option<Config>,
 }
 
 impl Values for DistValues {
+    /// A value of the tree; a key of the config in `context/` as `config.KEY`.
     fn lookup(&self, path: &str) -> Result<Value> {
-        self.checkpoint.value(path)
+        let found = self.checkpoint.value(path);
+        match (&self.config, path.strip_prefix("config")) {
+            (Some(config), Some(inner)) if found.as_ref().is_err_and(is_absent) => {
+                let value = match inner.strip_prefix('.') {
+                    Some(inner) => config.value.get(inner),
+                    None if inner.is_empty() => Some(&config.value),
+                    None => None,
+                };
+                value.cloned().map_or(found, Ok)
+            }
+            _ => found,
+        }
     }
 
     fn top(&self) -> Vec<String> {
@@ -113,14 +163,14 @@ impl Values for DistValues {
     }
 
     fn config(&self) -> Result<Option<Config>> {
-        let Some(meta) = self.checkpoint.meta()? else { return Ok(None) };
+        let Some(meta) = self.checkpoint.meta()? else { return Ok(self.config.clone()) };
         match meta.lookup("hyper_parameters") {
             Ok(value) => Ok(Some(Config {
                 origin: "hyper_parameters".into(),
                 value: value.into_plain(),
                 text: None,
             })),
-            Err(_) => Ok(None),
+            Err(_) => Ok(self.config.clone()),
         }
     }
 }
