@@ -299,6 +299,15 @@ fn a_mapped_file_reads_the_same() {
     });
 }
 
+/// Fabric's `meta.pt` holds what its user has put there, and nothing of a `Trainer`.
+#[test]
+fn a_directory_of_fabric_claims_no_training_run() {
+    let fabric = Checkpoint::open(fixture::one("distcp/fabric").path).unwrap();
+    assert_eq!((fabric.variant(), fabric.training().is_none()), ("lightning", true));
+    let trainer = Checkpoint::open(fixture::one("distcp/lightning.ckpt").path).unwrap();
+    assert_eq!(trainer.training().unwrap().optimizers, 1);
+}
+
 #[test]
 fn a_folder_of_steps_asks_which() {
     let error = Checkpoint::open(fixture::root().join("distcp/steps")).unwrap_err();

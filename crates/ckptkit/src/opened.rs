@@ -20,7 +20,7 @@ pub struct OpenOptions {
     pub mapped: bool,
     /// Read what no chunk of a distributed checkpoint holds as zeros instead of refusing it;
     /// [`Checkpoint::filled`](crate::Checkpoint::filled) tells where that was. Other formats have
-    /// no such regions.
+    /// no such regions; a distributed checkpoint inside a `.nemo` archive is read strictly.
     pub allow_partial: bool,
 }
 

@@ -30,6 +30,9 @@
 //! | data files in `SerializationFormat.SAFETENSORS`, which torch cannot read back | feature `safetensors` |
 //! | items that a zip tool has deflated | feature `deflate` |
 //! | Lightning's `meta.pt`, Megatron's `common.pt`, flattened optimizer shards, `context/` | read |
+//! | Megatron's objects in files of their own (`KEY/shard_OFFSET_SHAPE.pt`) | read |
+//! | regions that no chunk holds | [`allow_partial`](OpenOptions::allow_partial): zeros |
+//! | items of another dtype than the metadata says | [`item_dtypes`](OpenOptions::item_dtypes): read |
 //! | FSDP1's `_flat_param` of a local state dict | listed as it is: what it holds is not stored |
 //! | Megatron's `zarr` backend | refused by name |
 //! | the Hugging Face writer's directories (`*.safetensors`, no `.metadata`) | see the crate `st-io` |
@@ -88,8 +91,8 @@
 //!
 //! # Source of truth
 //! `torch/distributed/checkpoint/{metadata,filesystem,planner_helpers,_nested_dict,_extension}.py`
-//! of torch 2.15.0, with what 2.1.2 and 2.4.1 write; `dist_checkpointing` of Megatron-Core 0.12.3
-//! and 0.16.1; Lightning 2.6.6.
+//! of torch 2.15.0, with what 2.1.2 and 2.4.1 write; `dist_checkpointing` of Megatron-Core 0.7.0,
+//! 0.12.3 and 0.16.1; Lightning 2.6.6.
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod assemble;

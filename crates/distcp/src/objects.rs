@@ -7,8 +7,8 @@
 //! is what the largest offset in the folder says.
 //!
 //! Source of truth: `save_sharded_objects` and `load_sharded_metadata` in
-//! `megatron/core/dist_checkpointing/strategies/common.py` (0.16.1), `_extract_and_save_sharded_objects`
-//! in `dist_checkpointing/serialization.py` (0.7.0).
+//! `megatron/core/dist_checkpointing/strategies/common.py` (0.16.1),
+//! `_extract_and_save_sharded_objects` in `dist_checkpointing/serialization.py` (0.7.0).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -53,7 +53,7 @@ pub(crate) fn add(
         for shard in &shards {
             if shard.at.is_none() {
                 found.add(format!(
-                    "{} is not named as Megatron names the shard of an object (shard_OFFSET_SHAPE.pt)",
+                    "{} is not named as Megatron names an object's shard (shard_OFFSET_SHAPE.pt)",
                     shard.file
                 ));
             }

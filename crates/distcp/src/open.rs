@@ -40,7 +40,8 @@ impl OpenOptions {
     /// ```
     /// use ckptkit_core::TensorSource;
     /// # fn main() -> ckptkit_core::Result<()> {
-    /// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile/dcp_chunk_missing");
+    /// # let hostile = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile");
+    /// # let dir = format!("{hostile}/dcp_chunk_missing");
     /// let checkpoint = distcp::OpenOptions::default().allow_partial(true).open(dir)?;
     /// let weight = checkpoint.tensor("layer.weight")?.read()?;
     /// let filled = checkpoint.filled("layer.weight")?;
@@ -62,8 +63,9 @@ impl OpenOptions {
     /// ```
     /// use ckptkit_core::{Dtype, TensorSource};
     /// # fn main() -> ckptkit_core::Result<()> {
-    /// # let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile/dcp_item_dtype");
-    /// assert!(distcp::DistCheckpoint::open(dir)?.tensor("layer.weight")?.read().is_err());
+    /// # let hostile = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile");
+    /// # let dir = format!("{hostile}/dcp_item_dtype");
+    /// assert!(distcp::DistCheckpoint::open(&dir)?.tensor("layer.weight")?.read().is_err());
     /// let checkpoint = distcp::OpenOptions::default().item_dtypes(true).open(dir)?;
     /// assert_eq!(checkpoint.tensor("layer.weight")?.dtype(), Dtype::F32);
     /// # Ok(())

@@ -10,9 +10,9 @@ use crate::read::DistCheckpoint;
 const NAMED: usize = 100;
 
 impl DistCheckpoint {
-    /// The regions of a tensor that no chunk holds and that are therefore read as zeros, by its name
-    /// or FQN, in elements of the tensor as it is stored. Empty for one that is whole, for an object,
-    /// and without [`OpenOptions::allow_partial`](crate::OpenOptions::allow_partial).
+    /// The regions of a tensor that no chunk holds and that are therefore read as zeros, by its
+    /// name or FQN, in elements of the tensor as it is stored. Empty for one that is whole, for an
+    /// object, and without [`OpenOptions::allow_partial`](crate::OpenOptions::allow_partial).
     ///
     /// # Errors
     /// `NotFound`; what keeps the tensor from being read.

@@ -176,7 +176,7 @@ impl DistCheckpoint {
     }
 
     /// The data files that hold something, relative to the checkpoint, in the order in which the
-    /// metadata first mentions them.
+    /// metadata first mentions them; Megatron's objects in files of their own come last.
     #[must_use]
     pub fn files(&self) -> &[String] {
         self.0.items.files.names()

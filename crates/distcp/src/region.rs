@@ -9,7 +9,8 @@
 
 use ckptkit_core::{Error, Result, shape};
 
-const MISSING: &str = "a part of the checkpoint is missing: copy every rank's files again, or save again; allow_partial reads what is missing as zeros";
+const MISSING: &str = "a part of the checkpoint is missing: copy every rank's files again, \
+    or save again; allow_partial reads what is missing as zeros";
 
 /// Offsets and sizes of a box.
 pub(crate) type BoxRef<'a> = (&'a [u64], &'a [u64]);

@@ -105,7 +105,10 @@ fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
             _ => None,
         })
         .collect();
-    Some(Training { optimizers: optimizers.len(), ..super::torch::training(&meta) })
+    let training = Training { optimizers: optimizers.len(), ..super::torch::training(&meta) };
+    // Fabric keeps what its user gives it, which need be no training run.
+    let any = training.epoch.is_some() || training.global_step.is_some() || training.optimizers > 0;
+    any.then_some(training)
 }
 
 /// NeMo 2's config of the model, by Hydra's rules: `_target_` and its arguments.
