@@ -35,10 +35,15 @@ fn expected(f: &Fixture, wish: &Convert) -> Vec<TensorRow> {
             _ => f.manifest.tensors.clone(),
         },
     };
-    // Megatron keeps the state of the run at the root, under `common`.
+    // Megatron keeps the state of the run at the root, beside the model.
+    let megatron = ["distcp/megatron", "distcp/nemo2", "nemo/dist_"];
+    let megatron = megatron.iter().any(|m| f.name.starts_with(m));
+    let stray = |name: &str| {
+        ["common.", "optimizer.", "rng_state/"].iter().any(|prefix| name.starts_with(prefix))
+    };
     rows.into_iter()
         .filter(|t| wish.selection.leaves_out(&t.name).is_none())
-        .filter(|t| f.name != "distcp/megatron" || !t.name.starts_with("common."))
+        .filter(|t| !megatron || !stray(&t.name))
         .collect()
 }
 
@@ -217,6 +222,48 @@ fn check_beside(f: &Fixture, files: &BTreeMap<String, Vec<u8>>) {
         if !expected.to_string().contains("${") {
             assert_eq!(values::difference(&found[key], expected), None, "{key}");
         }
+    }
+}
+
+/// NeMo 2 keeps the model's config beside the weights, in YAML for Hydra.
+#[test]
+fn the_config_of_nemo_2_becomes_the_config() {
+    let f = fixture::one("distcp/nemo2");
+    let checkpoint = Checkpoint::open(&f.path).unwrap();
+    let config = checkpoint.config().unwrap().unwrap();
+    assert_eq!(config.origin, "context/model.yaml");
+    assert_eq!(checkpoint.value("config.config.hidden_size").unwrap().as_int(), Some(6));
+    assert_eq!(checkpoint.value("config.config.layernorm_epsilon").unwrap().as_f64(), Some(1e-5));
+    assert!(checkpoint.value("config.nothing").is_err() && checkpoint.value("confi").is_err());
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("out");
+    let plan = Convert::new(Target::SafetensorsDirectory).plan(&checkpoint, &to).unwrap();
+    plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+    let written: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(to.join("config.json")).unwrap()).unwrap();
+    assert_eq!(written["_target_"], "nemo.collections.llm.gpt.model.base.GPTModel");
+    assert_eq!(written["config"]["params_dtype"]["_target_"], "torch.bfloat16");
+    for name in ["context/model.yaml", "context/io.json", "context/tokenizer.model"] {
+        let source = std::fs::read(f.path.join(name)).unwrap();
+        assert_eq!(std::fs::read(to.join(name)).unwrap(), source, "{name}");
+    }
+}
+
+/// A config that is no YAML that anyone should read: it is carried along, and said so.
+#[test]
+fn a_context_that_cannot_be_read_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    ckptkit_tests::copy(&fixture::one("distcp/nemo2").path, &source);
+    for bad in
+        [&b"a: !!python/object/apply:os.system [x]\n"[..], b"\xff\xfe", b"[", b"a: &a [*a]\n"]
+    {
+        std::fs::write(source.join("context/model.yaml"), bad).unwrap();
+        let checkpoint = Checkpoint::open(&source).unwrap();
+        assert!(checkpoint.config().unwrap().is_none());
+        let noted = |n: &String| n.starts_with("context/model.yaml is carried along, but not read");
+        assert!(checkpoint.notes().iter().any(noted), "{:?}", checkpoint.notes());
+        assert_eq!(checkpoint.artifacts().len(), 3);
     }
 }
 

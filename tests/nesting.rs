@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ckptkit::{Checkpoint, Convert, CopyOptions, Existing, OpenOptions, Target, Tensor};
+use ckptkit::{Checkpoint, Convert, CopyOptions, Existing, Json, OpenOptions, Target, Tensor};
 use ckptkit_tests::fixture::{self, Fixture, each};
 use ckptkit_tests::{copy, sha256, tree};
 
@@ -135,4 +135,26 @@ fn a_source_is_opened_once() {
         assert!(before == write(&checkpoint, "after", true));
         assert!(!before.is_empty());
     });
+}
+
+/// Megatron's objects in files of their own are members of the archive like its data files.
+#[test]
+fn objects_beside_the_data_files_are_read_inside_an_archive() {
+    let archive = Checkpoint::open(fixture::one("nemo/dist_objects.nemo").path).unwrap();
+    let directory = Checkpoint::open(fixture::one("distcp/megatron_objects_0_7").path).unwrap();
+    assert!(!archive.notes().iter().any(|n| n.contains("shard")), "{:?}", archive.notes());
+    let objects: Vec<String> =
+        directory.value_keys().into_iter().filter(|k| k.contains("/shard_")).collect();
+    assert_eq!(objects.len(), 7);
+    for key in &objects {
+        let json = |c: &Checkpoint| serde_json::to_value(Json(&c.value(key).unwrap())).unwrap();
+        assert_eq!(json(&archive), json(&directory), "{key}");
+        assert!(archive.value_keys().contains(key), "{key}");
+    }
+    let name = "optimizer.distributed.dp_group_idx_0.param_state/shard_0_1.0.torch.float32";
+    let inside = archive.tensor(name).unwrap();
+    assert_eq!(inside.read().unwrap(), directory.tensor(name).unwrap().read().unwrap());
+    let names: Vec<String> = archive.weights().unwrap().full_names;
+    assert_eq!(names, directory.weights().unwrap().full_names);
+    assert!(!names.iter().any(|n| n.contains("shard")), "{names:?}");
 }

@@ -266,8 +266,9 @@ fn written_as(name: &str) -> (&'static str, &'static str) {
         }
         ("nemo", _) => ("nemo", "tar"),
         ("distcp", "rank_local") => ("distcp", "rank-local"),
-        ("distcp", "lightning.ckpt") => ("distcp", "lightning"),
-        ("distcp", "megatron") => ("distcp", "megatron"),
+        ("distcp", "lightning.ckpt" | "fabric") => ("distcp", "lightning"),
+        ("distcp", "nemo2") => ("distcp", "megatron"),
+        ("distcp", f) if f.starts_with("megatron") => ("distcp", "megatron"),
         _ => ("distcp", "dcp"),
     }
 }
@@ -299,6 +300,15 @@ fn a_mapped_file_reads_the_same() {
         expected.sort_by(|a, b| a.name.cmp(&b.name));
         assert_eq!(found, expected);
     });
+}
+
+/// Fabric's `meta.pt` holds what its user has put there, and nothing of a `Trainer`.
+#[test]
+fn a_directory_of_fabric_claims_no_training_run() {
+    let fabric = Checkpoint::open(fixture::one("distcp/fabric").path).unwrap();
+    assert_eq!((fabric.variant(), fabric.training().is_none()), ("lightning", true));
+    let trainer = Checkpoint::open(fixture::one("distcp/lightning.ckpt").path).unwrap();
+    assert_eq!(trainer.training().unwrap().optimizers, 1);
 }
 
 #[test]

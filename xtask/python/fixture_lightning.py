@@ -286,3 +286,31 @@ def parallel_train(name):
     )
     trainer.fit(Parallel(), datamodule=Data())
     trainer.save_checkpoint(name)
+
+
+def fabric_save(name):
+    """What a user of Fabric saves: a module, an optimizer, and whatever else they like."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import ModelParallelStrategy
+    from torch.distributed.fsdp import fully_shard
+
+    def parallelize(net, mesh):
+        fully_shard(net.first, mesh=mesh["data_parallel"])
+        return fully_shard(net, mesh=mesh["data_parallel"])
+
+    strategy = ModelParallelStrategy(parallelize, data_parallel_size=2, tensor_parallel_size=1)
+    fabric = Fabric(accelerator="cpu", devices=2, strategy=strategy)
+    fabric.launch()
+    net = fabric.setup(Net())
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(net.parameters(), lr=0.01))
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    with torch.no_grad():
+        for start, parameter in enumerate(net.parameters()):
+            pattern(parameter, start)
+            state = optimizer.state[parameter]
+            pattern(state["exp_avg"], start + 10)
+            pattern(state["exp_avg_sq"], start + 20)
+    extra = {"step": 7, "options": {"lr": 0.01, "names": ["a"]}, "seen": torch.arange(3.0)}
+    fabric.save(name, {"net": net, "optim": optimizer, **extra})

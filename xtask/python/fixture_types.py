@@ -1,4 +1,4 @@
-"""User classes whose instances lie in fixtures, named `fixture_types.X` there."""
+"""User classes whose instances lie in fixtures, named `fixture_types.X` there; names that fixtures share."""
 
 import collections
 import dataclasses
@@ -125,3 +125,15 @@ class TiedNet(torch.nn.Module):
 
     def forward(self, x):
         return self.head(self.body(self.embed(x)))
+
+
+# In `distcp/megatron_objects*`, as Megatron-Core 0.16.1's `load_sharded_metadata` lists them.
+OBJECTS = [
+    "decoder.layers.mlp.linear_fc2._extra_state/shard_0_2",
+    "decoder.layers.mlp.linear_fc2._extra_state/shard_1_2",
+    "decoder.layers.self_attention.linear_qkv._extra_state/shard_0.0_2.1",
+    "decoder.layers.self_attention.linear_qkv._extra_state/shard_1.0_2.1",
+    "optimizer.distributed.dp_group_idx_0.param_state/shard_0_1",
+    "rng_state/shard_0.0_1.2",
+    "rng_state/shard_0.1_1.2",
+]

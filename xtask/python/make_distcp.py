@@ -16,7 +16,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 import manifest
 from fixture import copy_kept, fixture, load, main, numbers
-from fixture_types import Color, Net, Point
+from fixture_types import OBJECTS, Color, Net, Point
 from processes import pattern, run_ranks
 
 
@@ -162,6 +162,31 @@ def fsdp2_app(path):
     return described(path, "app.model")
 
 
+def fsdp1_state(rank, world):
+    """FSDP1 keeps one flat parameter for several; sharded, it saves each by its own name."""
+    from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+    from torch.distributed.fsdp import StateDictType
+
+    model = FSDP(Net(), device_id=torch.device("cpu"), use_orig_params=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    model(numbers(4, 4)).sum().backward()
+    optimizer.step()
+    with FSDP.state_dict_type(model, StateDictType.SHARDED_STATE_DICT), torch.no_grad():
+        weights, optim = model.state_dict(), FSDP.optim_state_dict(model, optimizer)
+        for start, tensor in enumerate(weights.values()):
+            pattern(tensor, start)
+        for start, values in enumerate(optim["state"].values()):
+            for name in ("exp_avg", "exp_avg_sq"):
+                pattern(values[name], start * 3 + len(name))
+    return {"model": weights, "optim": optim}
+
+
+@fixture("distcp/fsdp1_2", "FSDP1's sharded state dicts on two ranks, model and AdamW: ShardedTensors", weights="model")
+def fsdp1(path):
+    on_ranks(2, path, fsdp1_state)
+    return described(path, "model")
+
+
 @fixture("distcp/steps", "a folder of steps: the reader takes the latest or asks")
 def steps(path):
     path.mkdir()
@@ -170,14 +195,11 @@ def steps(path):
     return described(path / "step-20", "") | {"values": None, "latest": "step-20"}
 
 
-@fixture("distcp/nemo2", "`weights/` beside `context/`, as NeMo 2 lays them out")
+@fixture("distcp/nemo2", "`weights/` by Megatron-Core 0.16 on two ranks beside `context/` by NeMo 2.4, kept", library=["torch"])
 def nemo2(path):
-    path.mkdir()
-    on_ranks(2, path / "weights", tp_state)
-    context = path / "context"
-    context.mkdir()
-    (context / "model.yaml").write_text("_target_: nemo.collections.llm.gpt.model.GPTModel\nconfig:\n  num_layers: 2\n")
-    return described(path / "weights", "")
+    copy_kept("distcp/nemo2", path)
+    weights = path / "weights"
+    return manifest.describe(consolidated(weights) | {"common": load(weights / "common.pt")})
 
 
 # --- keys and objects ----------------------------------------------------------
@@ -338,10 +360,43 @@ def described_lightning(path):
     return manifest.describe(whole | load(path / "meta.pt"), "state_dict")
 
 
+def fabric_save(rank, path):
+    from fixture_lightning import fabric_save as save_from
+
+    os.chdir(path.parent)
+    save_from(path.name)
+
+
+@fixture("distcp/fabric", "Lightning Fabric's ModelParallelStrategy on two ranks: the user's own keys, the plain ones in `meta.pt`",
+         weights="net", library=["torch", "lightning"])  # fmt: skip
+def fabric(path):
+    run_ranks(2, fabric_save, path)
+    return manifest.describe(consolidated(path) | load(path / "meta.pt"), "net")
+
+
 @fixture("distcp/megatron", "Megatron-Core 0.16 torch_dist, kept: Megatron is not installed here")
 def megatron(path):
     copy_kept("distcp/megatron", path)
     return manifest.describe(consolidated(path) | {"common": load(path / "common.pt")})
+
+
+def described_objects(path, file_of):
+    whole = consolidated(path) | {name: load(path / file_of(name)) for name in OBJECTS}
+    return manifest.describe(whole | {"common": load(path / "common.pt")})
+
+
+@fixture("distcp/megatron_objects", "objects in files of their own, by Megatron-Core 0.16's common strategy, kept",
+         library=["torch"])  # fmt: skip
+def megatron_objects(path):
+    copy_kept("distcp/megatron_objects", path)
+    return described_objects(path, lambda name: f"{name}.pt")
+
+
+@fixture("distcp/megatron_objects_0_7", "the same as Megatron-Core 0.7 named them: without the shape's last number, kept",
+         library=["torch"])  # fmt: skip
+def megatron_objects_0_7(path):
+    copy_kept("distcp/megatron_objects_0_7", path)
+    return described_objects(path, lambda name: pathlib.Path(name).with_suffix(".pt"))
 
 
 @fixture("distcp/torch_2_1", "written by torch 2.1, kept", library=["torch"])

@@ -13,8 +13,9 @@ from nemo.core.connectors.save_restore_connector import SaveRestoreConnector
 from omegaconf import OmegaConf
 
 import manifest
-from fixture import copy_kept, fixture, load, main, numbers
+from fixture import copy_kept, fixture, kept, load, main, numbers
 from fixture_nemo import Work
+from fixture_types import OBJECTS
 
 NEMO = {"library": ["torch", "nemo_toolkit"], "weights": ""}
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
@@ -262,6 +263,26 @@ def distributed(folder):
 def kept_dist(path):
     copy_kept("nemo/dist_checkpoint.nemo", path)
     return described(path, distributed)
+
+
+def distributed_objects(folder):
+    """The same with Megatron's objects in files of their own, by their whole names."""
+    inner = folder / "model_weights"
+    found = distributed(folder)
+    objects = {name: load(inner / pathlib.Path(name).with_suffix(".pt")) for name in OBJECTS}
+    found["tensors"] += manifest.describe(objects, values=False)["tensors"]
+    return found
+
+
+@fixture("nemo/dist_objects.nemo", "a distributed checkpoint whose objects are members of their own", library=["torch"])
+def dist_objects(path):
+    source = kept("distcp/megatron_objects_0_7")
+    config = {"target": "x.Y", "dist_ckpt_format": "torch_dist"}
+    members = [(f"./{CONFIG}", yaml.safe_dump(config, sort_keys=False).encode())]
+    for file in sorted(f for f in source.rglob("*") if f.is_file()):
+        members.append((f"./model_weights/{file.relative_to(source)}", file.read_bytes()))
+    packed(path, members, directories=("./", "./model_weights/"))
+    return described(path, distributed_objects)
 
 
 @fixture("nemo/speechlm2", "a SpeechLM2 model from save_pretrained, kept", library=["torch", "safetensors"])

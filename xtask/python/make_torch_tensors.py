@@ -161,6 +161,23 @@ def nested(path):
     torch.save({"n": torch.nested.nested_tensor([numbers(3), numbers(5)]), "d": numbers(2)}, path)
 
 
+@fixture("torch/jagged.pt", "nested tensors of jagged layout: made, of views with lengths, transposed, as parameter")
+def jagged(path):
+    made = torch.nested.nested_tensor([numbers(2, 3), numbers(1, 3, start=6)], layout=torch.jagged)
+    starts, lengths = torch.tensor([0, 1, 0]), torch.tensor([2, 3, 1])
+    views = torch.nested.narrow(numbers(3, 5, 2), 1, starts, lengths, layout=torch.jagged)
+    torch.save(
+        {
+            "made": made,
+            "views": views,
+            "transposed": made.transpose(1, 2),
+            "parameter": torch.nn.Parameter(made.detach().to(torch.bfloat16)),
+            "from_jagged": torch.nested.nested_tensor_from_jagged(numbers(4, 2), torch.tensor([0, 1, 4])),
+        },
+        path,
+    )
+
+
 @fixture("torch/meta.pt", "tensors without bytes (device meta)")
 def meta(path):
     torch.save({"m": torch.empty(2, 3, device="meta"), "b": torch.empty(4, device="meta", dtype=torch.bfloat16)}, path)

@@ -84,6 +84,15 @@ def parts(tensor):
     """The tensors that a tensor without bytes of its own is made of."""
     if is_dtensor(tensor):
         return [("local", tensor._local_tensor)]
+    if tensor.is_nested and tensor.layout == torch.jagged:
+        named = {
+            "values": tensor._values,
+            "offsets": tensor._offsets,
+            "lengths": tensor._lengths,
+            "min_seqlen": tensor._min_seqlen_tensor,
+            "max_seqlen": tensor._max_seqlen_tensor,
+        }
+        return [(name, part) for name, part in named.items() if part is not None]
     if tensor.is_nested:
         _, args = tensor.__reduce_ex__(2)[:2]
         if len(args) == 2 and callable(args[0]):  # wrapped by _rebuild_from_type_v2
@@ -420,9 +429,15 @@ class Encoder:
 # --- the manifest ----------------------------------------------------------
 
 
+def with_parts(named):
+    for name, tensor in named:
+        yield name, tensor
+        yield from with_parts((f"{name}.{part}", inner) for part, inner in parts(tensor))
+
+
 def tie_groups(named):
     groups = {}
-    for name, tensor in named:
+    for name, tensor in with_parts(named):
         view = view_of(tensor)
         if view is not None:
             groups.setdefault(view, []).append(name)

@@ -46,8 +46,8 @@ def one_rank(rank, world, folder, function, args):
 
 
 def pattern(tensor, start):
-    """Fills a DTensor or plain tensor with numbers that depend on the global place."""
-    if not tensor.is_floating_point():
+    """Fills a DTensor, ShardedTensor or plain tensor with numbers that depend on the global place."""
+    if not tensor.dtype.is_floating_point:
         return
     from fixture import numbers
 
@@ -57,5 +57,9 @@ def pattern(tensor, start):
 
         whole = distribute_tensor(full, tensor.device_mesh, tensor.placements)
         tensor._local_tensor.copy_(whole._local_tensor)
+    elif hasattr(tensor, "local_shards"):  # a ShardedTensor
+        for shard in tensor.local_shards():
+            box = zip(shard.metadata.shard_offsets, shard.metadata.shard_sizes, strict=True)
+            shard.tensor.copy_(full[tuple(slice(at, at + size) for at, size in box)])
     else:
         tensor.copy_(full)

@@ -1,8 +1,8 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use ckptkit::Dtype;
+use ckptkit::{Checkpoint, Dtype, OpenOptions};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::verbs::nemo::Nemo;
@@ -44,6 +44,22 @@ pub(crate) enum Verb {
     Man,
 }
 
+/// How a checkpoint is opened.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Open {
+    /// Read what no rank has saved of a distributed checkpoint's tensor as zeros, and say where
+    #[arg(long)]
+    pub(crate) allow_partial: bool,
+}
+
+impl Open {
+    pub(crate) fn checkpoint(&self, path: &Path) -> ckptkit::Result<Checkpoint> {
+        let mut options = OpenOptions::new();
+        options.allow_partial = self.allow_partial;
+        options.open(path)
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inspect {
     /// The checkpoint
@@ -51,6 +67,8 @@ pub(crate) struct Inspect {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) open: Open,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,6 +92,8 @@ pub(crate) struct Ls {
     /// The order of the lines; the file's own where nothing is said
     #[arg(long, value_enum)]
     pub(crate) sort: Option<Sort>,
+    #[command(flatten)]
+    pub(crate) open: Open,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -92,6 +112,8 @@ pub(crate) struct Show {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) open: Open,
 }
 
 #[derive(Debug, clap::Args)]
@@ -107,6 +129,8 @@ pub(crate) struct Digest {
     /// The key that the weights stand under, where the rules cannot decide
     #[arg(long, value_name = "KEY")]
     pub(crate) weights_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) open: Open,
 }
 
 #[derive(Debug, clap::Args)]
@@ -184,6 +208,8 @@ pub(crate) struct Convert {
     /// Print the report as JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) open: Open,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

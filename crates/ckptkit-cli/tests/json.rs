@@ -240,6 +240,7 @@ fn convert_reports() {
         "renamed",
         "cast",
         "aliases",
+        "filled",
         "left_out",
         "notes",
     ];
@@ -248,6 +249,7 @@ fn convert_reports() {
     assert_eq!((&wet["format"], &wet["files"]), (&value!("safetensors"), &value!(1)));
     assert_eq!(wet["renamed"], value!({"other": "else", "other_again": "else_again"}));
     assert_eq!(wet["cast"], value!({}));
+    assert_eq!(wet["filled"], value!({}));
     let aliases = value!({"embed.weight": "alias.weight", "head.weight": "alias.weight", "else_again": "else"});
     assert_eq!(wet["aliases"], aliases);
     let left =

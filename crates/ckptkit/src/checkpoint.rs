@@ -241,6 +241,22 @@ impl Checkpoint {
         &self.opened.notes
     }
 
+    /// The tensors of which a part is stored nowhere and is read as zeros: name and number of
+    /// elements. Empty without [`OpenOptions::allow_partial`].
+    ///
+    /// ```
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile/dcp_chunk_missing");
+    /// let mut options = ckptkit::OpenOptions::new();
+    /// options.allow_partial = true;
+    /// let checkpoint = options.open(path)?;
+    /// assert_eq!(checkpoint.filled()["layer.weight"], 6);
+    /// # Ok::<(), ckptkit::Error>(())
+    /// ```
+    #[must_use]
+    pub fn filled(&self) -> BTreeMap<String, u64> {
+        self.opened.values.filled()
+    }
+
     /// Entries that are tensors, but so malformed that they cannot be listed: (name, why).
     #[must_use]
     pub fn failures(&self) -> &[(String, Error)] {

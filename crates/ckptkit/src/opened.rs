@@ -18,6 +18,10 @@ pub struct OpenOptions {
     /// Map local files, so that [`Tensor::as_slice`] lends their bytes; only for files that nobody
     /// changes meanwhile. Without the feature `mmap` it changes nothing.
     pub mapped: bool,
+    /// Read what no chunk of a distributed checkpoint holds as zeros instead of refusing it;
+    /// [`Checkpoint::filled`](crate::Checkpoint::filled) tells where that was. Other formats have
+    /// no such regions; a distributed checkpoint inside a `.nemo` archive is read strictly.
+    pub allow_partial: bool,
 }
 
 impl OpenOptions {
@@ -79,6 +83,10 @@ pub(crate) trait Values: Send + Sync {
     fn lookup(&self, path: &str) -> Result<Value>;
     /// The keys at the root under which anything stands that is no tensor.
     fn top(&self) -> Vec<String>;
+    /// The tensors of which a part is stored nowhere and read as zeros: how many elements.
+    fn filled(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
     fn config(&self) -> Result<Option<Config>>;
     /// The object that all of it is, where the format keeps one.
     #[cfg(feature = "torch")]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{
-    Error, Limits, Resolve, Result, ResultExt, Section, TensorBytes, TensorInfo, Transform,
+    Dtype, Error, Limits, Resolve, Result, ResultExt, Section, TensorBytes, TensorInfo, Transform,
 };
 use torch_save::{Container, OpenOptions, TorchFile};
 
@@ -28,6 +28,8 @@ pub(crate) struct Items {
     /// Where the last byte item of each file ends: a safetensors blob would start there.
     pub(crate) behind_bytes: Vec<u64>,
     pub(crate) blobs: Vec<OnceLock<Result<Option<Blob>>>>,
+    /// Files from this one on hold one object each, beside the data files.
+    pub(crate) first_object: u32,
 }
 
 /// What a byte item turned out to be.
@@ -121,7 +123,7 @@ impl Items {
                 tensor.dtype(),
                 info.dtype()
             ))
-            .hint("torch would load and cast it without a word"));
+            .hint("torch would load and cast it without a word; item_dtypes believes the items"));
         }
         tensor.check_expansion(&self.limits)?;
         let tensor = tensor.resolve()?;
@@ -129,6 +131,17 @@ impl Items {
             TensorBytes::Broken(e) => Err(e.clone()),
             bytes => Ok((bytes.clone(), tensor.transform())),
         }
+    }
+
+    /// The dtype of the one tensor in an item; `info` says what it should be.
+    pub(crate) fn dtype(&self, at: ItemAt, info: &TensorInfo) -> Result<Dtype> {
+        if let Some(blob) = self.blob(at)? {
+            return blob.dtype(info.name());
+        }
+        // The largest elements there are, since it is not known yet which it has.
+        let most = TensorInfo::new(info.name(), Dtype::C128, info.shape())?;
+        let file = self.archive(at, &most)?;
+        Ok(only_tensor(&file)?.dtype())
     }
 
     /// Opens a tensor item's archive.
@@ -158,6 +171,7 @@ impl Items {
             let opened = OpenOptions::default().limits(self.limits.clone()).open(&section);
             match opened {
                 Ok(file) => Ok(ByteItem::Torch(file)),
+                Err(e) if at.file >= self.first_object => Err(e),
                 Err(e) if section.head::<2>()? == b"PK" => Err(e),
                 Err(_) => Ok(ByteItem::Raw(section)),
             }

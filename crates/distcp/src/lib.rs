@@ -31,6 +31,9 @@
 //! | items compressed by the zstd extension | feature `zstd` | no |
 //! | data files in `SerializationFormat.SAFETENSORS`, which torch cannot read back | feature `safetensors` | no |
 //! | items that a zip tool has deflated | feature `deflate` | no |
+//! | Megatron's objects in files of their own (`KEY/shard_OFFSET_SHAPE.pt`) | yes | no |
+//! | regions that no chunk holds | [`allow_partial`](OpenOptions::allow_partial): zeros | no |
+//! | items of another dtype than the metadata says | [`item_dtypes`](OpenOptions::item_dtypes) | no |
 //! | Lightning's `meta.pt`, Megatron's `common.pt` | yes | files that are added to the [`Layout`](ckptkit_core::Layout) |
 //! | Megatron's flattened optimizer shards, NeMo's `context/` | yes | no |
 //! | FSDP1's `_flat_param` of a local state dict | listed as it is: what it holds is not stored | no |
@@ -129,22 +132,26 @@
 //! # Source of truth
 //! `torch/distributed/checkpoint/{metadata,filesystem,planner_helpers,default_planner,
 //! _dedup_save_plans,_nested_dict,_extension,hf_storage}.py` and `torch/distributed/tensor/_utils.py`
-//! of torch 2.15.0, with what 2.1.2 and 2.4.1 write; `dist_checkpointing` of Megatron-Core 0.12.3
-//! and 0.16.1; Lightning 2.6.6.
+//! of torch 2.15.0, with what 2.1.2 and 2.4.1 write; `dist_checkpointing` of Megatron-Core 0.7.0,
+//! 0.12.3 and 0.16.1; Lightning 2.6.6.
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
 mod assemble;
 mod document;
 mod handles;
+mod holes;
 mod item;
 mod layout;
 mod listing;
 mod megatron;
 mod metadata;
+mod objects;
 mod open;
 mod part;
+mod partial;
 mod read;
 mod region;
+mod rules;
 mod safetensors;
 mod slots;
 mod storage;
@@ -153,6 +160,7 @@ mod tree;
 mod variant;
 mod verify;
 mod write;
+mod zeros;
 
 pub use document::Whole;
 pub use open::OpenOptions;

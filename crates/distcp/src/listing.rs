@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ckptkit_core::{Error, Key, Result, Tensor, TensorInfo, unique_names};
+use ckptkit_core::{Error, Key, Result, StorageId, Tensor, TensorInfo, unique_names};
 use torch_save::{TorchFile, Value};
 
 use crate::item::ByteItem;
@@ -55,8 +55,10 @@ impl Listing {
         let inner = &checkpoint.0;
         let tables = &inner.tables;
         let mut drafts = Vec::with_capacity(tables.entries.len());
+        let mut containers = Containers::new();
         let mut failures = Vec::new();
         let mut notes = Vec::new();
+        let mut believed = Vec::new();
         let mut fail = |name: &str, e: Error| {
             let e = e.within(format_args!("entry {name}")).in_file(inner.storage.name());
             notes.push(e.to_string());
@@ -69,7 +71,11 @@ impl Listing {
                         Some(shape) => shape.as_slice(),
                         None => tables.size(row),
                     };
-                    match TensorInfo::new(entry.fqn.as_str(), row.dtype, shape) {
+                    let dtype = checkpoint.believed(entry).map_or(row.dtype, |(dtype, note)| {
+                        believed.push(note);
+                        dtype
+                    });
+                    match TensorInfo::new(entry.fqn.as_str(), dtype, shape) {
                         Ok(info) => drafts.push(Draft {
                             path: (!tables.is_named_by_fqn(entry)).then(|| tables.path(entry)),
                             fqn: index,
@@ -91,7 +97,8 @@ impl Listing {
                             for (name, e) in file.failures() {
                                 fail(&format!("{}.{name}", entry.fqn), e.clone());
                             }
-                            add(&mut drafts, index, &under, Holder::Entry(index), &file);
+                            let holder = Holder::Entry(index);
+                            add(&mut drafts, &mut containers, index, &under, holder, &file);
                         }
                         Ok(ByteItem::Raw(_)) => {}
                         Err(e) => fail(&entry.fqn, e),
@@ -106,11 +113,14 @@ impl Listing {
         ];
         for (file, holder, under) in sides {
             match file {
-                Ok(Some(file)) => add(&mut drafts, u32::MAX, &under, holder, &file),
+                Ok(Some(file)) => {
+                    add(&mut drafts, &mut containers, u32::MAX, &under, holder, &file);
+                }
                 Ok(None) => {}
                 Err(e) => notes.push(e.to_string()),
             }
         }
+        notes.extend(believed);
         Self::named(checkpoint, drafts, failures, notes)
     }
 
@@ -241,17 +251,39 @@ impl Listing {
     }
 }
 
-fn add(drafts: &mut Vec<Draft>, fqn: u32, under: &[Key], holder: Holder, file: &TorchFile) {
+/// Containers of storages: what two objects hold is not shared, whatever each calls it.
+type Containers = HashMap<(Holder, u32), u32>;
+
+/// The tensor in a storage that no other object has.
+fn apart(tensor: &Tensor, holder: Holder, containers: &mut Containers) -> Result<Tensor> {
+    let Some(id) = tensor.info().storage() else { return Ok(tensor.clone()) };
+    let next = u32::try_from(containers.len()).unwrap_or(u32::MAX);
+    let container = *containers.entry((holder, id.container)).or_insert(next);
+    let info = tensor.info().clone().in_storage(StorageId { container, ..id });
+    Tensor::with_transform(info, tensor.bytes().clone(), tensor.transform())
+}
+
+fn add(
+    drafts: &mut Vec<Draft>,
+    containers: &mut Containers,
+    fqn: u32,
+    under: &[Key],
+    holder: Holder,
+    file: &TorchFile,
+) {
     // A tensor that is the whole object stands under a key of its own only in a file of its own.
     let whole = usize::from(!under.is_empty() && file.tensor_at(file.root().id()).is_some());
     for entry in file.tensors() {
         let path = under.iter().chain(entry.path().get(whole..).unwrap_or_default());
         let path = path.cloned().collect();
+        // What was a tensor is one in another storage.
+        let tensor =
+            apart(entry.tensor(), holder, containers).unwrap_or_else(|_| entry.tensor().unshared());
         drafts.push(Draft {
             path: Some(path),
             fqn,
-            info: entry.tensor().info().clone(),
-            origin: Origin::Inside(entry.tensor().clone()),
+            info: tensor.info().clone(),
+            origin: Origin::Inside(tensor),
             holder: Some((holder, entry.tensor().name().to_owned())),
         });
     }

@@ -8,8 +8,10 @@ use torch_save::Graph;
 
 use crate::item::Items;
 use crate::layout;
-use crate::metadata::{Decoder, EntryKind};
+use crate::metadata::{Decoder, EntryKind, narrow};
+use crate::objects;
 use crate::read::{DistCheckpoint, Inner};
+use crate::rules::Rules;
 use crate::storage::{Directory, Files, StorageReader};
 use crate::variant::Variant;
 
@@ -17,6 +19,7 @@ use crate::variant::Variant;
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     limits: Limits,
+    rules: Rules,
 }
 
 impl OpenOptions {
@@ -24,6 +27,53 @@ impl OpenOptions {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Reads what no chunk holds as zeros, where it is an error otherwise: the way to what is left
+    /// of a checkpoint whose other part is lost. [`DistCheckpoint::filled`] tells for each tensor
+    /// what was filled, [`DistCheckpoint::notes`] for all. (torch leaves such regions
+    /// uninitialised.) Chunks that overlap, that lie outside or whose item is damaged stay errors,
+    /// as does a tensor of which next to nothing is stored
+    /// ([`Limits::expansion`](ckptkit_core::Limits::expansion)).
+    ///
+    /// ```
+    /// use ckptkit_core::TensorSource;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let hostile = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile");
+    /// # let dir = format!("{hostile}/dcp_chunk_missing");
+    /// let checkpoint = distcp::OpenOptions::default().allow_partial(true).open(dir)?;
+    /// let weight = checkpoint.tensor("layer.weight")?.read()?;
+    /// let filled = checkpoint.filled("layer.weight")?;
+    /// assert_eq!((&filled[0].offsets[..], &filled[0].sizes[..]), (&[2, 0][..], &[2, 3][..]));
+    /// assert_eq!(weight[24..], [0; 24]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn allow_partial(mut self, yes: bool) -> Self {
+        self.rules.partial = yes;
+        self
+    }
+
+    /// Believes the items of a tensor where all of them hold the same other dtype than the metadata
+    /// says, which is an error otherwise. Listing then opens every item.
+    /// [`DistCheckpoint::notes`] tells where it was so. (torch casts to what the metadata says.)
+    ///
+    /// ```
+    /// use ckptkit_core::{Dtype, TensorSource};
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let hostile = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/hostile");
+    /// # let dir = format!("{hostile}/dcp_item_dtype");
+    /// assert!(distcp::DistCheckpoint::open(&dir)?.tensor("layer.weight")?.read().is_err());
+    /// let checkpoint = distcp::OpenOptions::default().item_dtypes(true).open(dir)?;
+    /// assert_eq!(checkpoint.tensor("layer.weight")?.dtype(), Dtype::F32);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn item_dtypes(mut self, yes: bool) -> Self {
+        self.rules.item_dtypes = yes;
         self
     }
 
@@ -38,7 +88,7 @@ impl OpenOptions {
     fn open_path(&self, path: &Path) -> Result<DistCheckpoint> {
         let found = layout::find(path)?;
         let directory = Directory::new(&found.dir)?;
-        build(Arc::new(directory), &self.limits, Some(found))
+        build(Arc::new(directory), self, Some(found))
     }
 
     /// Opens what a storage holds; see [`DistCheckpoint::with_storage`].
@@ -46,15 +96,16 @@ impl OpenOptions {
     /// # Errors
     /// As [`DistCheckpoint::with_storage`].
     pub fn with_storage(&self, storage: Box<dyn StorageReader>) -> Result<DistCheckpoint> {
-        build(Arc::from(storage), &self.limits, None)
+        build(Arc::from(storage), self, None)
     }
 }
 
 fn build(
     storage: Arc<dyn StorageReader>,
-    limits: &Limits,
+    options: &OpenOptions,
     found: Option<layout::Found>,
 ) -> Result<DistCheckpoint> {
+    let limits = &options.limits;
     let names = storage.list()?;
     let ranks = metadata_files(&names)
         .map_err(|e| other_backend(&*storage, &names).unwrap_or(e))
@@ -99,18 +150,30 @@ fn build(
             *slot = (end, format!("the item of {}", entry.fqn));
         }
     }
+    let first_object = narrow(tables.files.len());
+    let mut objects_fault = None;
+    if objects::expected(&names, &tables) {
+        if let Err(e) = objects::add(&*storage, &names, &mut tables, &mut notes) {
+            let e = e.within("objects in files of their own").in_file(storage.name());
+            notes.push(format!("left out: {e}"));
+            objects_fault = Some(e);
+        }
+    }
     let files = std::mem::take(&mut tables.files);
     let files = Files::new(Arc::clone(&storage), files, &ends)?;
     let transforms = std::mem::take(&mut tables.transforms);
     let blobs = ends.iter().map(|_| OnceLock::new()).collect();
     let limits_of = limits.clone();
-    let items = Arc::new(Items { files, transforms, limits: limits_of, behind_bytes, blobs });
+    let items = Items { files, transforms, limits: limits_of, behind_bytes, blobs, first_object };
+    let items = Arc::new(items);
     let by_fqn = tables.entries.iter().zip(0..).map(|(entry, i)| (entry.fqn.clone(), i)).collect();
     Ok(DistCheckpoint(Arc::new(Inner {
         tables,
         items,
         storage,
         limits: limits.clone(),
+        rules: options.rules,
+        objects_fault,
         variant,
         notes,
         found,
@@ -120,6 +183,7 @@ fn build(
         meta: OnceLock::new(),
         common: OnceLock::new(),
         listing: OnceLock::new(),
+        partial: OnceLock::new(),
     })))
 }
 

@@ -14,6 +14,7 @@ use crate::layout;
 use crate::listing::{Holder, Listing, Origin};
 use crate::metadata::{EntryKind, Tables};
 use crate::open::OpenOptions;
+use crate::rules::Rules;
 use crate::storage::StorageReader;
 use crate::variant::Variant;
 use crate::{assemble, part};
@@ -27,6 +28,9 @@ pub(crate) struct Inner {
     pub(crate) items: Arc<Items>,
     pub(crate) storage: Arc<dyn StorageReader>,
     pub(crate) limits: Limits,
+    pub(crate) rules: Rules,
+    /// Why objects in files of their own are not listed.
+    pub(crate) objects_fault: Option<Error>,
     pub(crate) variant: Variant,
     pub(crate) notes: Vec<String>,
     pub(crate) found: Option<layout::Found>,
@@ -36,6 +40,8 @@ pub(crate) struct Inner {
     pub(crate) meta: OnceLock<Result<Option<TorchFile>>>,
     pub(crate) common: OnceLock<Result<Option<TorchFile>>>,
     pub(crate) listing: OnceLock<Listing>,
+    /// Notes on tensors that are filled with zeros.
+    pub(crate) partial: OnceLock<Vec<String>>,
 }
 
 /// One stored box of a tensor: where it lies in the tensor and in which file.
@@ -153,6 +159,7 @@ impl DistCheckpoint {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = self.0.notes.clone();
         notes.extend_from_slice(&self.listing().notes);
+        notes.extend_from_slice(self.partial_notes());
         notes
     }
 
@@ -169,7 +176,7 @@ impl DistCheckpoint {
     }
 
     /// The data files that hold something, relative to the checkpoint, in the order in which the
-    /// metadata first mentions them.
+    /// metadata first mentions them; Megatron's objects in files of their own come last.
     #[must_use]
     pub fn files(&self) -> &[String] {
         self.0.items.files.names()
@@ -285,8 +292,9 @@ impl DistCheckpoint {
 
     pub(crate) fn entry_value(&self, index: u32) -> Result<Value> {
         let entry = &self.0.tables.entries[index as usize];
-        let value = match &entry.kind {
-            EntryKind::Bytes(at) => match self.0.items.bytes(*at) {
+        let value = match (&entry.kind, &entry.fault) {
+            (EntryKind::Bytes(_), Some(e)) => Err(e.clone()),
+            (EntryKind::Bytes(at), None) => match self.0.items.bytes(*at) {
                 Ok(ByteItem::Torch(file)) => file
                     .value(file.root())
                     .map(|v| self.listing().name_tensors(v, Holder::Entry(index))),
@@ -310,6 +318,9 @@ impl DistCheckpoint {
         let EntryKind::Bytes(at) = entry.kind else {
             return Err(Error::invalid(format!("{fqn} is a tensor, not an object")));
         };
+        if let Some(e) = &entry.fault {
+            return Err(e.clone().within(format_args!("entry {fqn}")));
+        }
         match self.0.items.bytes(at).within(|| format!("entry {fqn}"))? {
             ByteItem::Torch(file) => Ok(Some(file)),
             ByteItem::Raw(_) => Ok(None),
@@ -367,7 +378,7 @@ impl DistCheckpoint {
     /// # fn main() -> ckptkit_core::Result<()> {
     /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
     /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nemo2"))?;
-    /// assert!(checkpoint.context()?[0].ends_with("context/model.yaml"));
+    /// assert!(checkpoint.context()?.iter().any(|file| file.ends_with("context/model.yaml")));
     /// # Ok(())
     /// # }
     /// ```
@@ -429,7 +440,7 @@ impl DistCheckpoint {
         let entry = &self.0.tables.entries[index as usize];
         match &entry.kind {
             EntryKind::Tensor(row) => {
-                assemble::tensor(&self.0.tables, &self.0.items, entry, row, info)
+                assemble::tensor(&self.0.tables, &self.0.items, entry, row, info, self.0.rules)
             }
             _ => Err(Error::invalid(format!("{} is no tensor", entry.fqn))),
         }

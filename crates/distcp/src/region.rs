@@ -9,6 +9,9 @@
 
 use ckptkit_core::{Error, Result, shape};
 
+const MISSING: &str = "a part of the checkpoint is missing: copy every rank's files again, \
+    or save again; allow_partial reads what is missing as zeros";
+
 /// Offsets and sizes of a box.
 pub(crate) type BoxRef<'a> = (&'a [u64], &'a [u64]);
 
@@ -20,6 +23,15 @@ const MAX_PAIRWISE: usize = 4096;
 /// Checks that `boxes` lie inside a tensor of shape `size`, do not overlap and leave no gap. Boxes
 /// without elements are only checked to lie inside.
 pub(crate) fn check_tiling(size: &[u64], boxes: &[BoxRef<'_>]) -> Result<()> {
+    check_tiling_with(size, boxes, &[])
+}
+
+/// The same where `filled` stands in for what no box holds.
+pub(crate) fn check_tiling_with(
+    size: &[u64],
+    boxes: &[BoxRef<'_>],
+    filled: &[BoxRef<'_>],
+) -> Result<()> {
     let whole = shape::numel(size)?;
     for &b in boxes {
         check_inside(size, b)?;
@@ -27,11 +39,13 @@ pub(crate) fn check_tiling(size: &[u64], boxes: &[BoxRef<'_>]) -> Result<()> {
     if whole == 0 {
         return Ok(());
     }
-    let live: Vec<BoxRef<'_>> =
+    let mut live: Vec<BoxRef<'_>> =
         boxes.iter().copied().filter(|(_, sizes)| !sizes.contains(&0)).collect();
-    let stored: u128 =
-        live.iter().map(|(_, s)| s.iter().map(|&n| u128::from(n)).product::<u128>()).sum();
-    let held = Held { stored, whole };
+    let volume = |boxes: &[BoxRef<'_>]| -> u128 {
+        boxes.iter().map(|(_, s)| s.iter().map(|&n| u128::from(n)).product::<u128>()).sum()
+    };
+    let held = Held { stored: volume(&live), filled: volume(filled), whole };
+    live.extend_from_slice(filled);
     if live.is_empty() {
         return Err(held.gap(&vec![0; size.len()]));
     }
@@ -57,7 +71,8 @@ pub(crate) fn check_tiling(size: &[u64], boxes: &[BoxRef<'_>]) -> Result<()> {
     pairwise(size, &live, &held)
 }
 
-fn check_inside(size: &[u64], (offsets, sizes): BoxRef<'_>) -> Result<()> {
+/// Checks that a box has the tensor's dimensions and lies in it.
+pub(crate) fn check_inside(size: &[u64], (offsets, sizes): BoxRef<'_>) -> Result<()> {
     if offsets.len() != size.len() || sizes.len() != size.len() {
         return Err(Error::malformed(format!(
             "the chunk at {offsets:?} of sizes {sizes:?} has another number of dimensions than the tensor's shape {size:?}"
@@ -76,6 +91,7 @@ fn check_inside(size: &[u64], (offsets, sizes): BoxRef<'_>) -> Result<()> {
 
 struct Held {
     stored: u128,
+    filled: u128,
     whole: u64,
 }
 
@@ -85,7 +101,7 @@ impl Held {
             "no chunk holds the element at {at:?}: the chunks hold {} of {} elements",
             self.stored, self.whole
         ))
-        .hint("a part of the checkpoint is missing: copy every rank's files again, or save again")
+        .hint(MISSING)
     }
 
     fn overlap(&self, at: &[u64], times: u64) -> Error {
@@ -194,14 +210,12 @@ fn pairwise(size: &[u64], live: &[BoxRef<'_>], held: &Held) -> Result<()> {
             }
         }
     }
-    if held.stored < u128::from(held.whole) {
+    if held.stored + held.filled < u128::from(held.whole) {
         return Err(Error::malformed(format!(
             "the chunks hold {} of {} elements",
             held.stored, held.whole
         ))
-        .hint(
-            "a part of the checkpoint is missing: copy every rank's files again, or save again",
-        ));
+        .hint(MISSING));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! 2.15.0). What is needed to do better is in the blob: tensors by FQN, and where each lies in the
 //! whole under `DCP_SHARDING_INFO`.
 
-use ckptkit_core::{Error, Result, Section, TensorBytes, TensorInfo, Transform};
+use ckptkit_core::{Dtype, Error, Result, Section, TensorBytes, TensorInfo, Transform};
 
 /// Whether `section`, what follows a data file's byte items, begins like a safetensors file.
 pub(crate) fn detect(section: &Section) -> bool {
@@ -29,6 +29,10 @@ impl Blob {
     pub(crate) fn tensor(&self, _: &TensorInfo, _: &[u64]) -> Result<(TensorBytes, Transform)> {
         match self.0 {}
     }
+
+    pub(crate) fn dtype(&self, _: &str) -> Result<Dtype> {
+        match self.0 {}
+    }
 }
 
 #[cfg(feature = "safetensors")]
@@ -38,7 +42,7 @@ pub(crate) use blob::Blob;
 mod blob {
     use st_io::StFile;
 
-    use super::{Error, Result, Section, TensorBytes, TensorInfo, Transform};
+    use super::{Dtype, Error, Result, Section, TensorBytes, TensorInfo, Transform};
 
     /// An opened blob.
     #[derive(Clone, Debug)]
@@ -56,6 +60,10 @@ mod blob {
                     .in_file(file.section().name())
             })?;
             Ok(Self { file, offsets })
+        }
+
+        pub(crate) fn dtype(&self, name: &str) -> Result<Dtype> {
+            Ok(self.file.tensor(name)?.dtype())
         }
 
         /// The chunk of `info`'s name, if it is the one that starts at `at`.

@@ -27,6 +27,18 @@ pub trait StorageReader: Send + Sync {
     /// [`Io`](ErrorKind::Io).
     fn list(&self) -> Result<Vec<String>>;
 
+    /// The relative paths of all files, those in subdirectories included, in any order. Asked for
+    /// only where Megatron may have put objects into files of their own, which no index names.
+    ///
+    /// The default is [`StorageReader::list`]: enough for a store that lists all it has.
+    ///
+    /// # Errors
+    /// [`LimitExceeded`](ErrorKind::LimitExceeded) for more than `most`; [`Io`](ErrorKind::Io).
+    fn list_all(&self, most: usize) -> Result<Vec<String>> {
+        let _ = most;
+        self.list()
+    }
+
     /// The length of a file in bytes, `None` where there is no such file. Opens the file unless
     /// the implementation knows better.
     ///
@@ -112,6 +124,33 @@ impl StorageReader for Directory {
         Ok(names)
     }
 
+    /// Folders that are links are not entered: what lies inside is found anyway.
+    fn list_all(&self, most: usize) -> Result<Vec<String>> {
+        let mut files = Vec::new();
+        let mut seen = 0;
+        let mut pending = vec![(self.root.clone(), String::new())];
+        while let Some((dir, prefix)) = pending.pop() {
+            let fail = |e| Error::io("list the directory", e).in_file(&dir);
+            for entry in fs::read_dir(&dir).map_err(fail)? {
+                let entry = entry.map_err(fail)?;
+                seen += 1;
+                if seen > most {
+                    return Err(Error::limit(format!("there are more than {most} files"))
+                        .in_file(&self.root));
+                }
+                let Ok(name) = entry.file_name().into_string() else { continue };
+                let kind = entry.file_type().map_err(fail)?;
+                if kind.is_dir() {
+                    pending.push((entry.path(), format!("{prefix}{name}/")));
+                } else if !(kind.is_symlink() && entry.path().is_dir()) {
+                    files.push(format!("{prefix}{name}"));
+                }
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
     fn size(&self, relative: &str) -> Result<Option<u64>> {
         let path = match self.path(relative) {
             Ok(path) => path,
@@ -139,6 +178,8 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// Files beyond those that `ends` speaks of are known to be there.
+    ///
     /// # Errors
     /// One error for all files that are missing, and for one that is shorter than `ends` says.
     pub(crate) fn new(
@@ -166,7 +207,7 @@ impl Files {
             return Err(Error::not_found(format!(
                 "{} of {} data files are missing: {shown}{more}",
                 missing.len(),
-                names.len()
+                ends.len()
             ))
             .in_file(storage.name())
             .hint("copy the files of every rank into one directory"));

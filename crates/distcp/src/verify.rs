@@ -107,6 +107,8 @@ impl DistCheckpoint {
             };
             report.add(checked);
         }
+        report.notes.extend_from_slice(self.partial_notes());
+        report.add(self.0.objects_fault.clone().map_or(Ok(()), Err));
         if report.checksums == 0 && report.unchecked > 0 {
             report.notes.push(
                 "the items have no checksums (saved with set_crc32_options(False)): damage to tensor bytes cannot be seen".into(),
@@ -118,11 +120,16 @@ impl DistCheckpoint {
     fn verify_tensor(&self, entry: &Entry, row: &TensorRow, report: &mut Report) -> Result<()> {
         let inner = &self.0;
         report.tensors += 1;
-        assemble::check(&inner.tables, row)?;
+        assemble::check(&inner.tables, row, inner.rules)?;
+        let dtype = if inner.rules.item_dtypes {
+            self.entry_info(entry).map_or(row.dtype, TensorInfo::dtype)
+        } else {
+            row.dtype
+        };
         for c in inner.tables.chunks(row).filter(|c| c.item.is_stored()) {
             report.items += 1;
             report.bytes += c.item.length;
-            let info = TensorInfo::new(entry.fqn.as_str(), row.dtype, c.sizes)?;
+            let info = TensorInfo::new(entry.fqn.as_str(), dtype, c.sizes)?;
             let mut check = || {
                 if let Some(blob) = inner.items.blob(c.item)? {
                     return blob.tensor(&info, c.offsets).map(|_| ());
@@ -140,16 +147,12 @@ impl DistCheckpoint {
         }
         if let (Some(_), Some(info)) = (&row.reformulated, self.entry_info(entry)) {
             // Blocks of flattened shards must fit the shape that they make.
-            let tensor = assemble::tensor(&inner.tables, &inner.items, entry, row, info)?;
+            let tensor =
+                assemble::tensor(&inner.tables, &inner.items, entry, row, info, inner.rules)?;
             if let ckptkit_core::TensorBytes::Broken(e) = tensor.bytes() {
                 return Err(e.clone());
             }
         }
         Ok(())
-    }
-
-    fn entry_info(&self, entry: &Entry) -> Option<&TensorInfo> {
-        let index = self.entry_index(&entry.fqn).ok()?;
-        self.listing().info_of(index)
     }
 }

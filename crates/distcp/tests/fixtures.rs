@@ -111,6 +111,17 @@ fn fsdp2() {
     check("fsdp2_app");
 }
 
+/// `FullyShardedDataParallel` with `SHARDED_STATE_DICT`: ShardedTensors under the parameters' names.
+#[test]
+fn fsdp1() {
+    let checkpoint = check("fsdp1_2");
+    assert_eq!((checkpoint.variant(), checkpoint.ranks()), ("dcp", 2));
+    assert_eq!(checkpoint.notes(), [""; 0]);
+    assert_eq!(checkpoint.chunks("optim.state.first.weight.exp_avg").unwrap().len(), 2);
+    let names = checkpoint.value("optim.param_groups.0.params").unwrap();
+    assert!(matches!(names, Value::List(names) if names[0] == Value::Str("scale".into())));
+}
+
 #[test]
 fn dtensors() {
     check("tp_2");
@@ -176,6 +187,17 @@ fn megatron() {
     assert!(megatron.common().unwrap().is_some());
 }
 
+/// Fabric keeps the user's keys; what is no module or optimizer is in `meta.pt`, at the root.
+#[test]
+fn fabric() {
+    let fabric = check("fabric");
+    assert_eq!((fabric.variant(), fabric.ranks()), ("lightning", 2));
+    assert_eq!(fabric.value("step").unwrap(), Value::Int(7));
+    assert_eq!(fabric.value("options.lr").unwrap(), Value::Float(0.01));
+    assert_eq!(fabric.value("seen").unwrap(), Value::Tensor("seen".into()));
+    assert_eq!(fabric.chunks("net.first.weight").unwrap().len(), 2);
+}
+
 #[test]
 fn older_releases() {
     assert_eq!(check("torch_2_1").writer(), "torch 2.2 or earlier");
@@ -186,6 +208,11 @@ fn older_releases() {
 fn parents_that_people_hold() {
     let nemo = check("nemo2");
     assert!(nemo.dir().unwrap().ends_with("nemo2/weights"));
+    assert_eq!((nemo.variant(), nemo.ranks()), ("megatron", 2));
+    assert_eq!(nemo.value("common.global_step").unwrap(), Value::Int(12));
+    let qkv = "module.decoder.layers.self_attention.linear_qkv.weight";
+    assert_eq!(nemo.tensor(qkv).unwrap().shape(), [2, 18, 6]);
+    assert_eq!(nemo.chunks(qkv).unwrap().len(), 4);
     let context = nemo.context().unwrap();
     assert!(context.iter().any(|p| p.ends_with("context/model.yaml")));
     assert_eq!(DistCheckpoint::open(nemo.dir().unwrap()).unwrap().context().unwrap(), context);
@@ -267,4 +294,21 @@ fn hostile_directories_are_refused_by_name() {
         }
     }
     assert!(seen > 20, "only {seen} directories were found");
+}
+
+/// `check` compares values and tensors with what Megatron's files hold.
+#[test]
+fn objects_in_files_of_their_own() {
+    for name in ["megatron_objects", "megatron_objects_0_7"] {
+        let checkpoint = check(name);
+        assert_eq!(checkpoint.notes(), [""; 0], "{name}");
+        assert_eq!(checkpoint.byte_items().count(), 7, "{name}");
+        let rng = checkpoint.item_value("rng_state/shard_0.1_1.2").unwrap();
+        assert_eq!(rng.get("0.np"), Some(&Value::Tuple(vec![Value::Int(1), Value::Int(1)])));
+        let state = Value::Tensor("rng_state/shard_0.1_1.2.0.torch_rng_state".into());
+        assert_eq!(rng.get("0.torch_rng_state"), Some(&state));
+        assert_eq!(checkpoint.value("rng_state/shard_0.1_1.2").unwrap(), rng);
+        let none = checkpoint.item_value("decoder.layers.mlp.linear_fc2._extra_state/shard_1_2");
+        assert_eq!(none.unwrap(), Value::None);
+    }
 }

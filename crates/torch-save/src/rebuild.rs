@@ -10,7 +10,9 @@ use ckptkit_core::{Dtype, Error, Key, Result};
 
 use crate::pickle::{Global, Kind, NodeRef};
 use crate::storage::{self, StorageRef};
-use composed::{from_numpy, jagged, meta, nested, quantized, sparse, wrapper};
+use composed::{
+    from_numpy, is_jagged, is_said_of_jagged, jagged, meta, nested, quantized, sparse, wrapper,
+};
 
 /// Wrappers (parameter of subclass of …) nest a few deep in real files.
 const MAX_WRAPPERS: usize = 16;
@@ -167,7 +169,9 @@ fn recognise_call<'a>(
             let spec = recognise_call(node, func.as_global()?, inner, depth + 1)?;
             Some(spec.map(|spec| cast(spec, class.as_global(), state)))
         }
-        ("torch.nested._internal.nested_tensor", "_rebuild_njt") => Some(jagged(&args, depth)),
+        ("torch.nested._internal.nested_tensor", "_rebuild_njt" | "NestedTensor") => {
+            Some(jagged(&args, depth))
+        }
         ("torch.nn.parameter" | "torch.nn", "Parameter" | "Buffer" | "UninitializedParameter") => {
             let kind =
                 if callable.name == "Buffer" { TensorKind::Buffer } else { TensorKind::Parameter };
@@ -366,8 +370,12 @@ fn with_state<'a>(mut spec: Spec<'a>, state: NodeRef<'a>) -> Spec<'a> {
         Kind::Tuple(_) => state.iter_items().take(2).collect(),
         _ => vec![state],
     };
+    let jagged = is_jagged(&spec);
     for (key, value) in dicts.iter().flat_map(|d| d.pairs()) {
         match key.as_str() {
+            Some(name) if jagged && is_said_of_jagged(&spec, name) => {}
+            Some("_lengths") if jagged && value.is_none() => {}
+            Some("_lengths") if jagged => spec.parts.push((Key::Str("lengths".into()), value)),
             // Beside the shard a DTensor's state holds its mesh, whose ranks are a tensor, too.
             Some("_local_tensor") if spec.kind == TensorKind::Distributed => {
                 spec.parts.push((Key::Str("local".into()), value));

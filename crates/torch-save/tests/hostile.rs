@@ -164,12 +164,46 @@ fn constructions_that_hold_themselves() {
     let endless = [&from_type()[..], &args, b"R"].concat();
     check(endless, ErrorKind::Malformed, "wrappers");
     // A jagged tensor whose values are itself.
-    let njt = global("torch.nested._internal.nested_tensor", "_rebuild_njt");
-    let body =
-        [&njt[..], &put(0, b"]"), b"R", &put(1, b""), b"0", &get(0), &get(1), b"a0", &get(1)]
-            .concat();
+    let njt = global("torch.nested._internal.nested_tensor", "NestedTensor");
+    let body = [
+        &njt[..],
+        &put(0, b"]"),
+        b"R",
+        &put(1, b""),
+        b"0",
+        &get(0),
+        &get(1),
+        b"a",
+        &get(1),
+        b"a0",
+        &get(1),
+    ]
+    .concat();
     let file = open(pt(&list(&[[&body[..]].concat(), good()]), &[("0", f32s(&[1.0, 2.0]))]));
     assert!(file.tensors().iter().any(|e| e.tensor().dtype().name() == "F32"));
+    // One whose keyword arguments hold it, and one of more keywords than it can have.
+    let njt = global("torch.nested._internal.nested_tensor", "_rebuild_njt");
+    let itself = [
+        &njt[..],
+        &put(0, b"}"),
+        &[0x85],
+        b"R",
+        &put(1, b""),
+        b"0",
+        &get(0),
+        &text("offsets"),
+        &good(),
+        b"s",
+        &text("values"),
+        &get(1),
+        b"s0",
+        &get(1),
+    ]
+    .concat();
+    check(itself, ErrorKind::Malformed, "wrappers");
+    let many: Vec<u8> = (0..1000).flat_map(|i| [text(&i.to_string()), none()].concat()).collect();
+    let many = [&njt[..], b"}(", &many, b"u", &[0x85], b"R"].concat();
+    check(many, ErrorKind::Malformed, "without values and offsets");
     // Parameters of parameters.
     let mut nested = good();
     for _ in 0..40 {

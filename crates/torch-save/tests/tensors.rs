@@ -239,19 +239,41 @@ fn without_bytes() {
             &[global("torch._utils", "_rebuild_wrapper_subclass"), class(), inner, state],
         )
     };
+    let njt = |name| global("torch.nested._internal.nested_tensor", name);
+    let from_type = |func: Vec<u8>, args: Vec<u8>, state: Vec<u8>| {
+        reduce(
+            &global("torch._tensor", "_rebuild_from_type_v2"),
+            &[func, njt("NestedTensor"), args, state],
+        )
+    };
+    // What torch 2.15 writes says everything twice, in the arguments and in the state.
+    let jagged = |more: &[(&str, Vec<u8>)]| {
+        let mut kwargs = vec![("values", values(4)), ("offsets", l(0, 2))];
+        kwargs.extend(more.iter().cloned());
+        let state = [("_values", values(4)), ("_offsets", l(0, 2)), ("_lengths", none())];
+        from_type(njt("_rebuild_njt"), tuple(&[object(&kwargs)]), object(&state))
+    };
+    let jagged_2_1 = |lengths: Vec<u8>| {
+        let state = [("_values", values(4)), ("_offsets", l(0, 2)), ("_lengths", lengths)];
+        from_type(njt("NestedTensor"), tuple(&[values(4), l(0, 2)]), object(&state))
+    };
     let object = object(&[
         ("meta", meta),
         ("location", tensor(located, 0, &[4], &[1])),
         ("shard", shard(&[6])),
         ("whole", shard(&[3])),
         ("nested", torch_utils("_rebuild_nested_tensor", &[values(4), l(0, 2), l(0, 2), l(0, 2)])),
+        ("jagged", jagged(&[("lengths", none()), ("_metadata_cache", object(&[]))])),
         (
-            "jagged",
-            reduce(
-                &global("torch.nested._internal.nested_tensor", "_rebuild_njt"),
-                &[values(4), l(0, 2)],
-            ),
+            "jagged_views",
+            jagged(&[
+                ("lengths", l(2, 2)),
+                ("_metadata_cache", object(&[("max_seqlen", values(1)), ("min_seqlen", l(1, 1))])),
+                ("requires_grad", boolean(true)),
+            ]),
         ),
+        ("jagged_2_1", jagged_2_1(none())),
+        ("jagged_2_3", jagged_2_1(l(0, 1))),
     ]);
     let file = check(
         &object,
@@ -268,11 +290,24 @@ fn without_bytes() {
             "nested.strides I64 [2] tensor",
             "nested.offsets I64 [2] tensor",
             "jagged F32 [] nested",
-            "jagged.0 F32 [4] tensor",
-            "jagged.1 I64 [2] tensor",
+            "jagged.values F32 [4] tensor",
+            "jagged.offsets I64 [2] tensor",
+            "jagged_views F32 [] nested",
+            "jagged_views.values F32 [4] tensor",
+            "jagged_views.offsets I64 [2] tensor",
+            "jagged_views.lengths I64 [2] tensor",
+            "jagged_views.min_seqlen I64 [1] tensor",
+            "jagged_views.max_seqlen F32 [1] tensor",
+            "jagged_2_1 F32 [] nested",
+            "jagged_2_1.values F32 [4] tensor",
+            "jagged_2_1.offsets I64 [2] tensor",
+            "jagged_2_3 F32 [] nested",
+            "jagged_2_3.values F32 [4] tensor",
+            "jagged_2_3.offsets I64 [2] tensor",
+            "jagged_2_3.lengths I64 [1] tensor",
         ],
     );
-    for name in ["meta", "location", "shard", "nested", "jagged"] {
+    for name in ["meta", "location", "shard", "nested", "jagged", "jagged_2_1"] {
         let tensor = file.tensor(name).unwrap();
         assert!(!tensor.has_bytes());
         assert_eq!(tensor.read().unwrap_err().kind(), ErrorKind::Unsupported);

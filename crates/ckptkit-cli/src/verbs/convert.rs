@@ -7,8 +7,7 @@ use std::path::Path;
 
 use ckptkit::safetensors::parse_size;
 use ckptkit::{
-    Aliases, Checkpoint, CopyOptions, Error, Existing, Glob, Kind, LeftOut, Report, Scope,
-    Selection, Target,
+    Aliases, CopyOptions, Error, Existing, Glob, Kind, LeftOut, Report, Scope, Selection, Target,
 };
 
 use super::print_json;
@@ -29,7 +28,7 @@ pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
     } else {
         free(&args.dst)?;
     }
-    let checkpoint = Checkpoint::open(&args.src)?;
+    let checkpoint = args.open.checkpoint(&args.src)?;
     let plan = wish.plan(&checkpoint, &args.dst)?;
     let report = if args.dry_run {
         plan.report().clone()
@@ -144,6 +143,15 @@ fn print(report: &Report, dry_run: bool) -> io::Result<()> {
     }
     for (removed, kept) in &report.aliases {
         writeln!(out, "tied: {} is recorded as {}", plain(removed), plain(kept))?;
+    }
+    if !report.filled.is_empty() {
+        let elements = report.filled.values().sum();
+        writeln!(
+            out,
+            "zeros for what is missing: {} elements of {}",
+            grouped(elements),
+            count(report.filled.len(), "tensor")
+        )?;
     }
     left_out(&mut out, &report.left_out)?;
     for note in &report.notes {

@@ -2,8 +2,6 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use ckptkit::Checkpoint;
-
 use super::{print_json, tensors};
 use crate::args::Digest;
 use crate::exit::{Exit, Run, warn};
@@ -11,7 +9,7 @@ use crate::progress::Bar;
 use crate::table::plain_lines;
 
 pub(crate) fn run(args: &Digest, quiet: bool) -> Run {
-    let checkpoint = Checkpoint::open(&args.path)?;
+    let checkpoint = args.open.checkpoint(&args.path)?;
     let tensors = tensors(&checkpoint, args.weights, args.weights_key.as_deref())?;
     let bar = Bar::new("hashing", tensors.iter().map(ckptkit::Tensor::byte_len).sum(), quiet);
     let digest = ckptkit::digest(tensors.iter(), &|bytes| bar.advance(bytes))?;

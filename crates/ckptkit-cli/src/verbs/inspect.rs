@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ckptkit::{Checkpoint, Summary};
+use ckptkit::Summary;
 
 use super::print_json;
 use crate::args::Inspect;
@@ -13,7 +13,7 @@ use crate::table::{bytes, count, grouped, plain};
 const SHOWN_CHARS: usize = 80;
 
 pub(crate) fn run(args: &Inspect) -> Run {
-    let summary = Checkpoint::open(&args.path)?.summary();
+    let summary = args.open.checkpoint(&args.path)?.summary();
     if args.json {
         print_json(&summary)?;
     } else {

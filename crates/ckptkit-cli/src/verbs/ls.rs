@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use ckptkit::{Checkpoint, Glob, Tensor};
+use ckptkit::{Glob, Tensor};
 use serde::Serialize;
 
 use super::{print_json, tensors};
@@ -25,7 +25,7 @@ struct Row<'a> {
 }
 
 pub(crate) fn run(args: &Ls) -> Run {
-    let checkpoint = Checkpoint::open(&args.path)?;
+    let checkpoint = args.open.checkpoint(&args.path)?;
     let globs: Vec<Glob> = args.globs.iter().map(|g| Glob::new(g)).collect::<Result<_, _>>()?;
     let mut found = tensors(&checkpoint, args.weights, args.weights_key.as_deref())?;
     found.retain(|t| globs.is_empty() || globs.iter().any(|g| g.matches(t.name())));

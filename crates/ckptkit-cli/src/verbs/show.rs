@@ -36,7 +36,7 @@ enum Found {
 }
 
 pub(crate) fn run(args: &Show) -> Run {
-    let checkpoint = Checkpoint::open(&args.path)?;
+    let checkpoint = args.open.checkpoint(&args.path)?;
     match find(&checkpoint, args.key.as_deref().unwrap_or(""))? {
         Found::Tensor(tensor) => show_tensor(&tensor, args.json),
         Found::Value(value) if args.json => {

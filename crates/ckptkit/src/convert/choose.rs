@@ -28,6 +28,7 @@ pub(super) fn choose(job: &mut Job<'_>, weights: &Weights) -> Result<Vec<Chosen>
     let mut chosen = Vec::new();
     let mut refused: Vec<(&str, Error)> = Vec::new();
     let mut origin: HashMap<String, &str> = HashMap::new();
+    let filled = checkpoint.filled();
     for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
         if let Some(why) = wish.selection.leaves_out(tensor.name()) {
             job.left_out(full, Kind::Tensor, why);
@@ -64,6 +65,9 @@ pub(super) fn choose(job: &mut Job<'_>, weights: &Weights) -> Result<Vec<Chosen>
         if wanted.dtype() != tensor.dtype() {
             let dtypes = [tensor.dtype(), wanted.dtype()].map(|d| d.name().to_owned());
             job.report.cast.insert(name.clone(), dtypes.into());
+        }
+        if let Some(&elements) = filled.get(full) {
+            job.report.filled.insert(name.clone(), elements);
         }
         let tensor = if name == tensor.name() {
             wanted

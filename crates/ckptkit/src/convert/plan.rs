@@ -60,6 +60,7 @@ impl Convert {
                 renamed: BTreeMap::new(),
                 cast: BTreeMap::new(),
                 aliases: BTreeMap::new(),
+                filled: BTreeMap::new(),
                 left_out: Vec::new(),
                 notes: checkpoint.notes().to_vec(),
             },
@@ -126,6 +127,7 @@ impl Job<'_> {
 
     /// Everything, under full names.
     fn whole(&mut self) -> Result<LaidOut> {
+        self.report.filled = self.checkpoint.filled();
         if self.wish.selection.selects() || self.wish.selection.renames() {
             return Err(Error::invalid("the whole of a checkpoint is taken as it is")
                 .hint("leave out --all to select or rename weights"));

@@ -52,6 +52,9 @@ pub struct Report {
     pub cast: BTreeMap<String, (String, String)>,
     /// Removed name → the name that its tensor is kept under.
     pub aliases: BTreeMap<String, String>,
+    /// Name → elements that are stored nowhere in the source and were written as zeros, with
+    /// [`OpenOptions::allow_partial`](crate::OpenOptions::allow_partial).
+    pub filled: BTreeMap<String, u64>,
     /// What the destination does not have.
     pub left_out: Vec<LeftOut>,
     /// What else is worth knowing.

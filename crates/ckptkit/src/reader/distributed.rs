@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptkit_core::{Key, Result, Section, TensorSource};
+use ckptkit_core::{Key, Region, Result, Section, TensorInfo, TensorSource};
 use distcp::DistCheckpoint;
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole, is_absent};
 use crate::training::Training;
 
 /// Keys and beginnings of names that are never the model's, where all stands at the root.
@@ -16,8 +16,16 @@ const NOT_WEIGHTS: [&str; 2] = ["optimizer.", "optim."];
 /// Megatron's further ones.
 const NOT_MEGATRON_WEIGHTS: [&str; 4] = ["common", "rng_state", "chained_", "opt_param_scheduler"];
 
+/// Where NeMo 2 keeps the model's config, relative to the directory around weights and context.
+const CONFIG: &str = "context/model.yaml";
+#[cfg(feature = "nemo")]
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
 pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
-    let checkpoint = distcp::OpenOptions::default().limits(options.limits.clone()).open(path)?;
+    let checkpoint = distcp::OpenOptions::default()
+        .limits(options.limits.clone())
+        .allow_partial(options.allow_partial)
+        .open(path)?;
     let mut entries = Vec::new();
     let mut failures = checkpoint.failures().to_vec();
     for (info, path) in checkpoint.infos().zip(checkpoint.paths()) {
@@ -28,10 +36,10 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     }
     // Without paths (Megatron, custom planners) everything stands at the root under flat names.
     let flat = entries.iter().all(|e| e.path.len() == 1);
-    let megatron = checkpoint.variant() == "megatron";
-    let weights = if flat || megatron {
-        let further = if megatron { &NOT_MEGATRON_WEIGHTS[..] } else { &[] };
-        Rule::RootExcept(NOT_WEIGHTS.iter().chain(further).map(|s| (*s).to_owned()).collect())
+    let weights = if checkpoint.variant() == "megatron" {
+        root()
+    } else if flat {
+        Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
     } else if checkpoint.variant() == "lightning" && has_key(&entries, "state_dict") {
         Rule::Key("state_dict")
     } else {
@@ -45,12 +53,17 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         let name = name.to_string_lossy().replace('\\', "/");
         artifacts.push(Artifact { name, section: Section::open(&file)? });
     }
+    let mut notes = checkpoint.notes();
+    let config = context_config(&artifacts).unwrap_or_else(|e| {
+        notes.push(format!("{CONFIG} is carried along, but not read: {e}"));
+        None
+    });
     Ok(Opened {
         format: Format::Distcp,
         variant: checkpoint.variant().to_owned(),
         entries,
         failures,
-        notes: checkpoint.notes(),
+        notes,
         artifacts,
         metadata: BTreeMap::new(),
         shards: checkpoint.files().len(),
@@ -59,8 +72,14 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         writer: Some(checkpoint.writer().to_owned()),
         torch: None,
         distributed: Some(checkpoint.clone()),
-        values: Box::new(DistValues { checkpoint }),
+        values: Box::new(DistValues { checkpoint, config }),
     })
+}
+
+/// Everything at the root but what Megatron keeps there beside the model.
+pub(super) fn root() -> Rule {
+    let all = NOT_WEIGHTS.iter().chain(&NOT_MEGATRON_WEIGHTS);
+    Rule::RootExcept(all.map(|s| (*s).to_owned()).collect())
 }
 
 fn has_key(entries: &[Entry], key: &str) -> bool {
@@ -69,8 +88,13 @@ fn has_key(entries: &[Entry], key: &str) -> bool {
         .any(|e| e.path.len() > 1 && matches!(e.path.first(), Some(Key::Str(k)) if k == key))
 }
 
+/// What names of the files in `context/` are relative to.
 fn context_root(checkpoint: &DistCheckpoint) -> Option<std::path::PathBuf> {
-    Some(checkpoint.dir()?.parent()?.to_path_buf())
+    let dir = checkpoint.dir()?;
+    if dir.join("context").is_dir() {
+        return Some(dir.to_path_buf());
+    }
+    Some(dir.parent()?.to_path_buf())
 }
 
 /// From Lightning's `meta.pt`; optimizers are counted by the keys that hold their state.
@@ -87,16 +111,49 @@ fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
             _ => None,
         })
         .collect();
-    Some(Training { optimizers: optimizers.len(), ..super::torch::training(&meta) })
+    let training = Training { optimizers: optimizers.len(), ..super::torch::training(&meta) };
+    // Fabric keeps what its user gives it, which need be no training run.
+    let any = training.epoch.is_some() || training.global_step.is_some() || training.optimizers > 0;
+    any.then_some(training)
+}
+
+/// NeMo 2's config of the model, by Hydra's rules: `_target_` and its arguments.
+#[cfg(feature = "nemo")]
+fn context_config(artifacts: &[Artifact]) -> Result<Option<Config>> {
+    let Some(file) = artifacts.iter().find(|a| a.name == CONFIG) else { return Ok(None) };
+    let bytes = file.section.read(MAX_CONFIG_BYTES)?;
+    let value = nemo_archive::Config::parse(&bytes)?.resolved()?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Some(Config { origin: CONFIG.into(), value, text: Some(text) }))
+}
+
+/// Without a reader of YAML it is an artifact like others.
+#[cfg(not(feature = "nemo"))]
+fn context_config(_: &[Artifact]) -> Result<Option<Config>> {
+    Ok(None)
 }
 
 struct DistValues {
     checkpoint: DistCheckpoint,
+    /// From NeMo 2's `context/`.
+    config: Option<Config>,
 }
 
 impl Values for DistValues {
+    /// A value of the tree; a key of the config in `context/` as `config.KEY`.
     fn lookup(&self, path: &str) -> Result<Value> {
-        self.checkpoint.value(path)
+        let found = self.checkpoint.value(path);
+        match (&self.config, path.strip_prefix("config")) {
+            (Some(config), Some(inner)) if found.as_ref().is_err_and(is_absent) => {
+                let value = match inner.strip_prefix('.') {
+                    Some(inner) => config.value.get(inner),
+                    None if inner.is_empty() => Some(&config.value),
+                    None => None,
+                };
+                value.cloned().map_or(found, Ok)
+            }
+            _ => found,
+        }
     }
 
     fn top(&self) -> Vec<String> {
@@ -108,15 +165,26 @@ impl Values for DistValues {
         Ok(Some(Whole { document: whole.document, nodes: whole.tensors }))
     }
 
+    fn filled(&self) -> BTreeMap<String, u64> {
+        let names = self.checkpoint.infos().map(TensorInfo::name);
+        let filled = names.filter_map(|name| {
+            // What cannot be read says so when it is read.
+            let regions = self.checkpoint.filled(name).ok()?;
+            let elements = |r: &Region| r.sizes.iter().product::<u64>();
+            (!regions.is_empty()).then(|| (name.to_owned(), regions.iter().map(elements).sum()))
+        });
+        filled.collect()
+    }
+
     fn config(&self) -> Result<Option<Config>> {
-        let Some(meta) = self.checkpoint.meta()? else { return Ok(None) };
+        let Some(meta) = self.checkpoint.meta()? else { return Ok(self.config.clone()) };
         match meta.lookup("hyper_parameters") {
             Ok(value) => Ok(Some(Config {
                 origin: "hyper_parameters".into(),
                 value: value.into_plain(),
                 text: None,
             })),
-            Err(_) => Ok(None),
+            Err(_) => Ok(self.config.clone()),
         }
     }
 }

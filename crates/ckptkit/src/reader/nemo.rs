@@ -38,7 +38,8 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         .collect::<Result<_>>()?;
     let entries = entries(weights);
     let except = match weights.layout() {
-        WeightsLayout::Distributed => Rule::RootExcept(vec!["common".into(), "optimizer.".into()]),
+        #[cfg(feature = "distcp")]
+        WeightsLayout::Distributed => super::distributed::root(),
         _ => Rule::Root,
     };
     Ok(Opened {

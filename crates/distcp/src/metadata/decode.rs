@@ -359,6 +359,6 @@ impl Tables {
 }
 
 /// Everything numbered here is bounded by the pickle's length, which fits.
-pub(super) fn narrow(n: usize) -> u32 {
+pub(crate) fn narrow(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

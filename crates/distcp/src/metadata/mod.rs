@@ -11,9 +11,9 @@ mod walk;
 
 use std::ops::Range;
 
-use ckptkit_core::{Dtype, Error, Key};
+use ckptkit_core::{Dtype, Error, Key, Result};
 
-pub(crate) use decode::Decoder;
+pub(crate) use decode::{Decoder, narrow};
 pub(crate) use paths::most_positions;
 
 /// No file: the item of a chunk that storage has no entry for.
@@ -157,6 +157,20 @@ impl Tables {
             _ => None,
         });
         chunks.chain(bytes).filter(|(_, item)| item.is_stored())
+    }
+
+    /// Adds an object that is a file of its own, or why it cannot be read.
+    pub(crate) fn add_object(&mut self, fqn: String, file: &str, length: Result<u64>) {
+        let (at, fault) = match length {
+            Ok(length) => {
+                let at = narrow(self.files.len());
+                self.files.push(file.to_owned());
+                (ItemAt { file: at, transform: 0, offset: 0, length }, None)
+            }
+            Err(e) => (ItemAt::NONE, Some(e)),
+        };
+        let kind = EntryKind::Bytes(at);
+        self.entries.push(Entry { fqn, kind, path: PathAt::Absent, fault });
     }
 
     pub(crate) fn chunk_count(&self) -> usize {

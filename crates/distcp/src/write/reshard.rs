@@ -37,7 +37,9 @@ impl DistCheckpoint {
                 EntryKind::Tensor(row) => {
                     let shape = row.reformulated.as_deref().unwrap_or(tables.size(row));
                     let info = TensorInfo::new(entry.fqn.as_str(), row.dtype, shape)?;
-                    Ok(Entry::tensor(path, assemble::tensor(tables, items, entry, row, &info)?))
+                    let rules = self.0.rules;
+                    let tensor = assemble::tensor(tables, items, entry, row, &info, rules)?;
+                    Ok(Entry::tensor(path, tensor))
                 }
                 EntryKind::Bytes(at) => {
                     if let Some(fault) = &entry.fault {

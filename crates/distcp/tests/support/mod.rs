@@ -121,6 +121,11 @@ impl Memory {
         self.open_bytes(metadata.pickle())
     }
 
+    /// A file, for storages around this one.
+    pub fn open_section(&self, relative: &str) -> Result<Section> {
+        StorageReader::open(self, relative)
+    }
+
     pub fn open_bytes(&self, metadata: Vec<u8>) -> Result<DistCheckpoint> {
         let mut files = self.clone();
         files.0.insert(".metadata".into(), metadata);

@@ -147,19 +147,61 @@ pub(super) fn nested<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>>
         .part("offsets", *offsets))
 }
 
-/// `_rebuild_njt(constructor kwargs, offsets, metadata, …)`: whatever tensors the arguments hold.
+/// `_rebuild_njt({"values": …, "offsets": …, …})`, and `NestedTensor(values, offsets)` until torch
+/// 2.4, whose lengths are in the state.
 pub(super) fn jagged<'a>(args: &[NodeRef<'a>], depth: usize) -> Result<Spec<'a>> {
+    // Many tensors may share one dict, so it is not read through where it is too long to be this.
+    let keywords = |node: &NodeRef<'a>| {
+        (node.iter_pairs().take(MAX_ARGUMENTS + 1).count() <= MAX_ARGUMENTS).then_some(*node)
+    };
+    let (values, offsets, rest) = match args {
+        [kwargs] if keywords(kwargs).is_some() => {
+            (kwargs.get("values"), kwargs.get("offsets"), Some(*kwargs))
+        }
+        [values, offsets, ..] => (Some(*values), Some(*offsets), None),
+        _ => (None, None, None),
+    };
+    let (Some(values), Some(offsets)) = (values, offsets) else {
+        return Err(Error::malformed("a jagged tensor without values and offsets"));
+    };
+    let dtype = match recognise_within(values, depth + 1) {
+        Some(spec) => spec?.dtype,
+        None => return Err(Error::malformed("a jagged tensor's values are no tensor")),
+    };
+    // One of its dimensions has as many lengths as there are tensors in it.
     let mut spec = Spec::without_bytes(
         TensorKind::Nested,
-        Dtype::F32,
+        dtype,
         Vec::new(),
         "a jagged tensor's values and offsets are listed under it",
-    );
-    for (i, &arg) in args.iter().enumerate() {
-        spec.parts.push((Key::Index(i as u64), arg));
+    )
+    .part("values", values)
+    .part("offsets", offsets);
+    let Some(kwargs) = rest else { return Ok(spec) };
+    let cache = kwargs.get("_metadata_cache").as_ref().and_then(keywords);
+    for (name, part) in [
+        ("lengths", kwargs.get("lengths")),
+        ("min_seqlen", cache.and_then(|c| c.get("min_seqlen"))),
+        ("max_seqlen", cache.and_then(|c| c.get("max_seqlen"))),
+    ] {
+        if let Some(part) = part.filter(|p| !p.is_none()) {
+            spec = spec.part(name, part);
+        }
     }
-    if let Some(Ok(values)) = args.first().and_then(|&arg| recognise_within(arg, depth + 1)) {
-        spec.dtype = values.dtype;
-    }
-    Ok(spec)
+    let requires_grad = kwargs.get("requires_grad").and_then(NodeRef::as_bool).unwrap_or(false);
+    Ok(Spec { requires_grad, ..spec })
+}
+
+/// What a jagged tensor's state says again.
+pub(super) fn is_said_of_jagged(spec: &Spec<'_>, name: &str) -> bool {
+    matches!(name, "_values" | "_offsets" | "_metadata_cache")
+        || name == "_lengths" && has_part(spec, "lengths")
+}
+
+pub(super) fn is_jagged(spec: &Spec<'_>) -> bool {
+    spec.kind == TensorKind::Nested && has_part(spec, "values")
+}
+
+fn has_part(spec: &Spec<'_>, name: &str) -> bool {
+    spec.parts.iter().any(|(key, _)| matches!(key, Key::Str(k) if k == name))
 }
