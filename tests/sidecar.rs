@@ -83,7 +83,7 @@ const REFUSED: [&str; 2] = ["torch/export.pt2", "torch/torchscript.pt"];
 
 /// Equal texts, or names of classes, are objects of their own here: another pickle of the same
 /// object.
-const WORDS_APART: [&str; 12] = [
+const WORDS_APART: [&str; 13] = [
     "torch/conj_neg.pt",
     "torch/dtensor.pt",
     "torch/dtensor_shard.pt",
@@ -96,6 +96,7 @@ const WORDS_APART: [&str; 12] = [
     "torch/values_plain.pt",
     "lightning/adam.ckpt",
     "lightning/ema.ckpt",
+    "lightning/hparams_refused.ckpt",
 ];
 
 #[test]
