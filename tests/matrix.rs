@@ -13,11 +13,12 @@ use ckptkit_tests::fixture::{self, Fixture, each};
 use ckptkit_tests::obedient;
 
 /// What is written, and what it is called in the table.
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("safetensors", Target::SafetensorsFile),
     ("sharded", Target::SafetensorsDirectory),
     ("ckpt", Target::LightningCkpt),
     ("torch", Target::Torch),
+    ("nemo", Target::Nemo),
     ("distcp", Target::Distcp),
 ];
 

@@ -19,7 +19,7 @@ pub fn convert(f: &Fixture, mut wish: Convert, to: &Path) -> Option<(Convert, Re
                 return None;
             }
             Err(e) => {
-                obey(&e, &mut wish);
+                obey(&e, &mut wish, to);
                 continue;
             }
         };
@@ -30,7 +30,7 @@ pub fn convert(f: &Fixture, mut wish: Convert, to: &Path) -> Option<(Convert, Re
 }
 
 /// Applies what an error suggests.
-fn obey(error: &ckptkit::Error, wish: &mut Convert) {
+fn obey(error: &ckptkit::Error, wish: &mut Convert, to: &Path) {
     let text = error.to_string();
     if let Some((_, glob)) = text.split_once("--exclude '") {
         let glob = glob.split_once('\'').unwrap().0;
@@ -41,6 +41,11 @@ fn obey(error: &ckptkit::Error, wish: &mut Convert) {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
         assert!(wish.weights_key.is_none(), "{text}");
         wish.weights_key = Some(key.trim_end_matches(')').to_owned());
+    } else if text.contains("give one with --config FILE") {
+        assert!(wish.config.is_none(), "{text}");
+        let config = to.with_extension("yaml");
+        std::fs::write(&config, "target: made.up.Model\nlayers: 2\n").unwrap();
+        wish.config = Some(config);
     } else {
         panic!("nothing is suggested: {text}");
     }

@@ -137,7 +137,7 @@ pub(crate) struct Digest {
 pub(crate) struct Convert {
     /// The checkpoint to read
     pub(crate) src: PathBuf,
-    /// What to write: the suffix decides (.safetensors, .ckpt, .pt, .pth, .bin); any other name is
+    /// What to write: the suffix decides (.safetensors, .nemo, .ckpt, .pt, .pth, .bin); any other name is
     /// a directory of safetensors
     pub(crate) dst: PathBuf,
     /// The format to write, where the name of DST should not decide
@@ -171,6 +171,12 @@ pub(crate) struct Convert {
     /// (drop), each is written (copy), or the conversion refuses (error)
     #[arg(long, value_enum, default_value = "drop")]
     pub(crate) aliases: AliasPolicy,
+    /// The config of a .nemo archive, instead of the source's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Take config and artifacts of a .nemo archive from this one, whose tensors must be the same
+    #[arg(long, value_name = "OTHER.nemo")]
+    pub(crate) like: Option<PathBuf>,
     /// Ranks that a distributed checkpoint is cut for
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) ranks: u32,
@@ -217,6 +223,7 @@ pub(crate) enum To {
     Safetensors,
     Ckpt,
     Torch,
+    Nemo,
     Distcp,
 }
 

@@ -172,6 +172,12 @@ impl Checkpoint {
         self.opened.torch.as_ref()
     }
 
+    /// The NeMo archive that it is.
+    #[cfg(feature = "nemo")]
+    pub(crate) fn nemo(&self) -> Option<&nemo_archive::NemoArchive> {
+        self.opened.nemo.as_ref()
+    }
+
     /// The distributed checkpoint that it is.
     #[cfg(feature = "distcp")]
     pub(crate) fn distributed(&self) -> Option<&distcp::DistCheckpoint> {

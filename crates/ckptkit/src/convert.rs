@@ -6,6 +6,8 @@ mod distributed;
 #[cfg(feature = "distcp")]
 mod flatten;
 mod foreign;
+#[cfg(feature = "nemo")]
+mod nemo;
 mod plan;
 mod report;
 #[cfg(feature = "safetensors")]

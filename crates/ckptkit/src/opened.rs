@@ -122,6 +122,9 @@ pub(crate) struct Opened {
     /// The torch file that all tensors are in, under their names here.
     #[cfg(feature = "torch")]
     pub(crate) torch: Option<torch_save::TorchFile>,
+    /// The archive that it is.
+    #[cfg(feature = "nemo")]
+    pub(crate) nemo: Option<nemo_archive::NemoArchive>,
     /// The distributed checkpoint that it is.
     #[cfg(feature = "distcp")]
     pub(crate) distributed: Option<distcp::DistCheckpoint>,

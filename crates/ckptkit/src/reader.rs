@@ -16,6 +16,9 @@ mod safetensors;
 #[cfg(feature = "torch")]
 mod torch;
 
+#[cfg(feature = "distcp")]
+pub(crate) use distributed::KEPT_CONFIG;
+
 pub(crate) fn open(path: &Path, detected: Detected, options: &OpenOptions) -> Result<Opened> {
     match detected {
         #[cfg(feature = "safetensors")]

@@ -85,6 +85,7 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
         Some(To::Safetensors) => Target::SafetensorsDirectory,
         Some(To::Ckpt) => Target::LightningCkpt,
         Some(To::Torch) => Target::Torch,
+        Some(To::Nemo) => Target::Nemo,
         Some(To::Distcp) => Target::Distcp,
         None => Target::of(&args.dst),
     };
@@ -108,6 +109,8 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
         AliasPolicy::Error => Aliases::Error,
     };
     wish.max_shard_bytes = parse_size(&args.max_shard_size)?;
+    wish.config.clone_from(&args.config);
+    wish.like.clone_from(&args.like);
     wish.align = args.align;
     wish.ranks = args.ranks;
     if let Some(Mesh(mesh)) = &args.mesh {

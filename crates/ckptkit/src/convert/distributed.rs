@@ -13,9 +13,7 @@ use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use crate::format::Format;
 use crate::opened::Whole;
-
-/// The key of a config that has no place of its own.
-const CONFIG: &str = "config";
+use crate::reader::KEPT_CONFIG;
 
 /// The weights at the root, under their names.
 pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
@@ -39,7 +37,7 @@ pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
         let mut document = Document::new();
         let node = document.builder().value(&config.value)?;
         let archive = document.layout_of(node, &options)?;
-        entries.push(Entry::bytes([Key::Str(CONFIG.into())], archive));
+        entries.push(Entry::bytes([Key::Str(KEPT_CONFIG.into())], archive));
     }
     for key in checkpoint.value_keys() {
         if config.as_ref().is_none_or(|c| c.origin != key) {

@@ -9,6 +9,8 @@ use super::choose::{Object, choose};
 #[cfg(feature = "distcp")]
 use super::distributed;
 use super::foreign;
+#[cfg(feature = "nemo")]
+use super::nemo;
 use super::report::Report;
 #[cfg(feature = "safetensors")]
 use super::safetensors;
@@ -85,6 +87,8 @@ impl Convert {
         let plain =
             !self.selection.selects() && !self.selection.renames() && self.weights_key.is_none();
         match (self.scope, self.target) {
+            // All that an archive is: weights, config, artifacts.
+            (_, Target::Nemo) => false,
             (Scope::All, _) => true,
             (Scope::Weights, _) => false,
             // A Lightning checkpoint stays one.
@@ -118,6 +122,8 @@ impl Job<'_> {
             Target::Torch => torch::weights(self, &weights, kept),
             #[cfg(feature = "lightning")]
             Target::LightningCkpt => torch::lightning(self, &weights, kept),
+            #[cfg(feature = "nemo")]
+            Target::Nemo => nemo::weights(self, &weights, kept),
             #[cfg(feature = "distcp")]
             Target::Distcp => distributed::weights(self, kept),
             #[allow(unreachable_patterns, reason = "which are left depends on the features")]

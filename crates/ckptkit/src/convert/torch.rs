@@ -138,7 +138,7 @@ pub(super) fn object(file: &TorchFile, full: &str) -> Object {
 
 /// The node of the state dict. What comes from a torch file and keeps its names keeps its mapping
 /// too, with the `_metadata` of its modules and what else it holds.
-fn state_dict(
+pub(super) fn state_dict(
     job: &mut Job<'_>,
     document: &mut Document,
     weights: &Weights,

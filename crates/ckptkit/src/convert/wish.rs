@@ -1,5 +1,7 @@
 //! A conversion as it is wished for.
 
+use std::path::PathBuf;
+
 use ckptkit_core::Dtype;
 
 use super::target::Target;
@@ -50,6 +52,10 @@ pub struct Convert {
     pub dtype: Option<Dtype>,
     /// What becomes of tied names.
     pub aliases: Aliases,
+    /// The YAML file that becomes the config of a `.nemo` archive, instead of the source's.
+    pub config: Option<PathBuf>,
+    /// The `.nemo` archive that everything but the weights is taken from.
+    pub like: Option<PathBuf>,
     /// Bytes of tensors that one shard of a directory may hold.
     pub max_shard_bytes: u64,
     /// Tensors' data starts at a multiple of this many bytes: of a safetensors file the first
@@ -78,6 +84,8 @@ impl Convert {
             weights_key: None,
             dtype: None,
             aliases: Aliases::default(),
+            config: None,
+            like: None,
             max_shard_bytes: 5_000_000_000,
             align: None,
             ranks: 1,

@@ -18,6 +18,8 @@ const NOT_MEGATRON_WEIGHTS: [&str; 4] = ["common", "rng_state", "chained_", "opt
 
 /// Where NeMo 2 keeps the model's config, relative to the directory around weights and context.
 const CONFIG: &str = "context/model.yaml";
+/// The key of a config that a conversion kept beside weights.
+pub(crate) const KEPT_CONFIG: &str = "config";
 #[cfg(feature = "nemo")]
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
@@ -71,6 +73,8 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         weights,
         writer: Some(checkpoint.writer().to_owned()),
         torch: None,
+        #[cfg(feature = "nemo")]
+        nemo: None,
         distributed: Some(checkpoint.clone()),
         values: Box::new(DistValues { checkpoint, config }),
     })
@@ -177,7 +181,12 @@ impl Values for DistValues {
     }
 
     fn config(&self) -> Result<Option<Config>> {
-        let Some(meta) = self.checkpoint.meta()? else { return Ok(self.config.clone()) };
+        let Some(meta) = self.checkpoint.meta()? else {
+            return match &self.config {
+                Some(config) => Ok(Some(config.clone())),
+                None => self.kept_config(),
+            };
+        };
         match meta.lookup("hyper_parameters") {
             Ok(value) => Ok(Some(Config {
                 origin: "hyper_parameters".into(),
@@ -186,6 +195,18 @@ impl Values for DistValues {
             })),
             Err(_) => Ok(self.config.clone()),
         }
+    }
+}
+
+impl DistValues {
+    /// The config that a conversion kept as an object.
+    fn kept_config(&self) -> Result<Option<Config>> {
+        if !self.checkpoint.byte_items().any(|name| name == KEPT_CONFIG) {
+            return Ok(None);
+        }
+        let value = self.checkpoint.item_value(KEPT_CONFIG)?;
+        let config = Config { origin: KEPT_CONFIG.into(), value: value.into_plain(), text: None };
+        Ok(matches!(config.value, Value::Dict(_)).then_some(config))
     }
 }
 

@@ -8,7 +8,7 @@ use nemo_archive::{NemoArchive, Weights, WeightsLayout};
 
 use crate::Value;
 use crate::format::Format;
-use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
+use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole};
 
 /// Text of an artifact that is shown as a value.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
@@ -60,6 +60,7 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
             [file] if file.prefix().is_none() => Some(file.torch().clone()),
             _ => None,
         },
+        nemo: Some(archive.clone()),
         #[cfg(feature = "distcp")]
         distributed: None,
         writer: writer(config),
@@ -94,6 +95,13 @@ struct NemoValues {
 }
 
 impl Values for NemoValues {
+    fn whole(&self) -> Result<Option<Whole>> {
+        match self.archive.weights()?.files() {
+            [file] if file.prefix().is_none() => super::torch::whole(file.torch()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// A config key, interpolations resolved; `config.KEY` too; an artifact's text by its name;
     /// what the weights' pickle holds beside tensors.
     fn lookup(&self, path: &str) -> Result<Value> {

@@ -70,6 +70,8 @@ fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
         writer: None,
         #[cfg(feature = "torch")]
         torch: None,
+        #[cfg(feature = "nemo")]
+        nemo: None,
         #[cfg(feature = "distcp")]
         distributed: None,
         values: Box::new(StValues {

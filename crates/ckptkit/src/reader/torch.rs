@@ -34,6 +34,8 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
         weights: rule(&file, lightning),
         writer,
         torch: Some(file.clone()),
+        #[cfg(feature = "nemo")]
+        nemo: None,
         #[cfg(feature = "distcp")]
         distributed: None,
         values: Box::new(TorchValues { file, lightning }),
