@@ -10,7 +10,7 @@ use ckptkit::{
     Tensor, digest,
 };
 use ckptkit_tests::fixture::{self, Fixture, each};
-use ckptkit_tests::obedient;
+use ckptkit_tests::{obedient, tree};
 
 /// What is written, and what it is called in the table.
 const TARGETS: [(&str, Target); 6] = [
@@ -128,4 +128,53 @@ fn everything_is_equal_in_a_torch_file() {
     let refused = refused.into_inner();
     println!("{} written, {} refused:\n{}", written.borrow(), refused.len(), refused.join("\n"));
     assert!(*written.borrow() >= 130);
+}
+
+/// Everything goes through a directory of safetensors and a sidecar, without a pickle, and comes
+/// back as the same file as without the detour.
+#[test]
+fn everything_survives_a_directory_without_pickles() {
+    let dir = tempfile::tempdir().unwrap();
+    let (same, refused) = (RefCell::new(0), RefCell::new(Vec::new()));
+    let all = |target| {
+        let mut wish = Convert::new(target);
+        wish.scope = Scope::All;
+        wish.max_shard_bytes = 1000;
+        wish
+    };
+    each(&fixture::readable(), |f| {
+        let at = |step: &str| dir.path().join(format!("{step}_{}", f.name.replace('/', "_")));
+        let source = Checkpoint::open(&f.path).unwrap();
+        let plan = match all(Target::SafetensorsDirectory).plan(&source, at("there")) {
+            Ok(plan) => plan,
+            Err(e) => {
+                refused.borrow_mut().push(format!("{}: {e}", f.name));
+                return;
+            }
+        };
+        plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+        for name in tree(&at("there")).keys() {
+            assert!(!name.ends_with(".pkl") && !name.ends_with(".pt"), "{name}");
+        }
+        let there = Checkpoint::open(at("there")).unwrap();
+        let back = all(Target::Torch).plan(&there, at("back")).unwrap();
+        back.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+        let direct = all(Target::Torch).plan(&source, at("direct")).unwrap();
+        direct.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+        let [back, direct] = [at("back"), at("direct")].map(|p| Checkpoint::open(p).unwrap());
+        assert_eq!(hashes(back.tensors()).lines(), hashes(direct.tensors()).lines(), "{}", f.name);
+        let values = |c: &Checkpoint| match c.value("") {
+            Ok(value) => serde_json::to_string(&Json(&value)).unwrap(),
+            Err(e) => format!("{:?}", e.kind()),
+        };
+        assert_eq!(values(&back), values(&direct), "{}", f.name);
+        if let Ok(weights) = source.weights() {
+            let kept = there.weights().unwrap();
+            assert_eq!(kept.key.unwrap_or_default(), weights.key.unwrap_or_default());
+        }
+        *same.borrow_mut() += 1;
+    });
+    let refused = refused.into_inner();
+    println!("{} came back, {} refused:\n{}", same.borrow(), refused.len(), refused.join("\n"));
+    assert!(*same.borrow() >= 130);
 }

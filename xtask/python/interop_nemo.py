@@ -247,7 +247,27 @@ def random_values_read_back(original, scratch, rounds=60):
         interop.judged("omegaconf")
 
 
+def through_other_formats(original, scratch):
+    """There and back by the program; a directory keeps config and tokenizer, others keep weights."""
+    directory = interop.convert(original, scratch / "directory", "--max-shard-size", "10KB")
+    restore_and_compare(original, interop.convert(directory, scratch / "back.nemo"))
+    for name, flags in (
+        ("weights.ckpt", ()),
+        ("weights.pt", ("--align", "4096")),
+        ("weights.safetensors", ()),
+        ("sharded", ("--to", "distcp", "--ranks", "3")),
+    ):
+        there = interop.convert(original, scratch / name, *flags)
+        back = interop.convert(there, scratch / f"{name}.nemo", "--like", original)
+        restore_and_compare(original, back)
+    half = interop.convert(original, scratch / "half.nemo", "--dtype", "bf16")
+    rows = json.loads(interop.ckptkit("ls", half, "--json").stdout)["tensors"]
+    assert {row["dtype"] for row in rows} <= {"BF16", "I64"}, "cast"
+    restore(half)
+
+
 CASES = [
+    (through_other_formats, MODELS),
     (repacked, MODELS),
     (config_edited, MODELS),
     (unpacked_and_packed, MODELS),

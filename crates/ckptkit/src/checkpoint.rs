@@ -232,9 +232,15 @@ impl Checkpoint {
         self.opened.training.as_ref()
     }
 
+    /// The format of the object that it keeps whole: another one's, where a sidecar stands beside
+    /// its tensors.
+    pub(crate) fn kept_format(&self) -> Format {
+        self.opened.kept.unwrap_or(self.opened.format)
+    }
+
     /// Whether it holds more of a training run than weights.
     pub(crate) fn is_training(&self) -> bool {
-        self.format() == Format::LightningCkpt
+        self.kept_format() == Format::LightningCkpt
             || (self.format() == Format::Distcp
                 && self.weights().is_ok_and(|w| {
                     w.tensors.len() < self.opened.entries.len() || !self.value_keys().is_empty()

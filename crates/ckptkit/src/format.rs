@@ -34,6 +34,13 @@ impl Format {
         }
     }
 
+    /// The format that [`Format::name`] gives this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Nemo, Self::LightningCkpt, Self::Torch, Self::Safetensors, Self::Distcp];
+        all.into_iter().find(|format| format.name() == name)
+    }
+
     /// Finds out what a path holds. A file's bytes and a directory's entries decide, never a
     /// suffix. A zip or stream is [`Format::Torch`] here; whether Lightning wrote it is known once
     /// it is open ([`Checkpoint::format`](crate::Checkpoint::format)).

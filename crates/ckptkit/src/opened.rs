@@ -122,6 +122,8 @@ pub(crate) struct Opened {
     /// The torch file that all tensors are in, under their names here.
     #[cfg(feature = "torch")]
     pub(crate) torch: Option<torch_save::TorchFile>,
+    /// The format of the object that a sidecar keeps.
+    pub(crate) kept: Option<Format>,
     /// The archive that it is.
     #[cfg(feature = "nemo")]
     pub(crate) nemo: Option<nemo_archive::NemoArchive>,
@@ -138,7 +140,7 @@ pub(crate) enum Rule {
     /// Everything at the root, except under these keys and names with these beginnings.
     RootExcept(Vec<String>),
     /// Under this key.
-    Key(&'static str),
+    Key(String),
     /// The general rule.
     Search {
         /// The root is an object (a pickled module), whose attributes are all its own.

@@ -39,11 +39,9 @@ pub(crate) fn find(opened: &Opened, key: Option<&str>) -> Result<Weights> {
         (None, Rule::RootExcept(others)) => Ok(root(opened, others)),
         (None, Rule::Key(key)) => under(opened, key).or_else(|e| match e.kind() {
             // The format keeps them there, and there are none.
-            ErrorKind::NotFound => Ok(Weights {
-                key: Some((*key).to_owned()),
-                tensors: Vec::new(),
-                full_names: Vec::new(),
-            }),
+            ErrorKind::NotFound => {
+                Ok(Weights { key: Some(key.clone()), tensors: Vec::new(), full_names: Vec::new() })
+            }
             _ => Err(e),
         }),
         (None, Rule::Search { object }) => search(opened, *object),

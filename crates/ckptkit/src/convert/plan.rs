@@ -93,7 +93,7 @@ impl Convert {
             (Scope::Weights, _) => false,
             // A Lightning checkpoint stays one.
             (Scope::Auto, Target::LightningCkpt) => {
-                plain && checkpoint.format() == Format::LightningCkpt
+                plain && checkpoint.kept_format() == Format::LightningCkpt
             }
             // A training checkpoint can be one in the distributed form.
             (Scope::Auto, Target::Distcp) => plain && self.torch_form() && checkpoint.is_training(),
@@ -141,6 +141,8 @@ impl Job<'_> {
         match self.wish.target {
             #[cfg(feature = "torch")]
             Target::Torch | Target::LightningCkpt => torch::whole(self),
+            #[cfg(all(feature = "safetensors", feature = "torch"))]
+            Target::SafetensorsFile | Target::SafetensorsDirectory => safetensors::whole(self),
             #[cfg(feature = "distcp")]
             Target::Distcp => distributed::whole(self),
             target => Err(Error::unsupported(format!(

@@ -1,19 +1,85 @@
 //! To safetensors: tensors under their weight names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use ckptkit_core::{Result, Tensor};
+use ckptkit_core::{EntryPath, Error, OutputFile, Result, Segment, Tensor};
 
 use super::choose::Chosen;
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use super::side;
 use super::target::Target;
+use super::untie::untie;
 
 pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
     let tensors: Vec<Tensor> = kept.into_iter().map(|c| c.tensor).collect();
     let in_directory = job.wish.target == Target::SafetensorsDirectory;
     values_left_out(job, in_directory);
+    lay_out(job, tensors, in_directory)
+}
+
+/// Everything: tensors under their full names, and the rest in a sidecar that holds no pickle.
+#[cfg(feature = "torch")]
+pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
+    use crate::sidecar::{self, Header};
+
+    let checkpoint = job.checkpoint;
+    if job.wish.target != Target::SafetensorsDirectory {
+        return Err(Error::invalid("what is no tensor needs a file of its own")
+            .hint("give the name of a directory, or leave out --all"));
+    }
+    if job.wish.dtype.is_some() {
+        return Err(Error::invalid("a whole checkpoint is kept as it is, and not cast")
+            .hint("leave out --all or --dtype"));
+    }
+    let whole = checkpoint.whole()?;
+    let nodes = match checkpoint.torch_file() {
+        Some(file) => sidecar::names(&whole.document, file),
+        None => whole.nodes,
+    };
+    // The name that is kept of several comes first, here as in the policy for tied names.
+    let mut chosen = Vec::new();
+    for tensor in checkpoint.tensors().filter(|t| t.has_bytes()) {
+        if let Some(format) = job.wish.target.lacks(tensor.dtype()) {
+            job.report.notes.push(format!(
+                "{format} has no dtype {}: the storage of {} is kept as bytes",
+                tensor.dtype(),
+                tensor.name()
+            ));
+            continue;
+        }
+        tensor.check_expansion(&ckptkit_core::Limits::default())?;
+        let full = tensor.name().to_owned();
+        chosen.push(Chosen { tensor: tensor.clone(), full, object: false });
+    }
+    let names: HashSet<&str> = chosen.iter().map(|c| c.full.as_str()).collect();
+    let mut nodes: Vec<_> =
+        nodes.into_iter().filter(|(name, _)| names.contains(name.as_str())).collect();
+    nodes.sort();
+    let mut header = Header::new(checkpoint.format().name());
+    header.weights_key = checkpoint.weights().ok().map(|weights| weights.key.unwrap_or_default());
+    let encoded =
+        sidecar::encode(&whole.document, &nodes, &header, &ckptkit_core::Limits::default())?;
+    let kept = untie(job, chosen)?;
+    let mut tensors: Vec<Tensor> = kept.into_iter().map(|c| c.tensor).collect();
+    tensors.extend(encoded.extra);
+    let held: HashSet<&str> = tensors.iter().map(Tensor::name).collect();
+    if let Some(missing) = encoded.tensors.iter().find(|name| !held.contains(name.as_str())) {
+        return Err(Error::invalid(format!(
+            "the sidecar needs tensor {missing:?}, which another name stands for"
+        ))
+        .hint("write every name with --aliases copy"));
+    }
+    job.report.tensors = tensors.len();
+    job.report.bytes = tensors.iter().map(Tensor::byte_len).sum();
+    let (mut layout, tensors) = lay_out(job, tensors, true)?;
+    let mut file = OutputFile::default();
+    file.push(Segment::Literal(encoded.json))?;
+    layout.add(EntryPath::new(sidecar::FILE_NAME)?, file)?;
+    Ok((layout, tensors))
+}
+
+fn lay_out(job: &mut Job<'_>, tensors: Vec<Tensor>, in_directory: bool) -> Result<LaidOut> {
     let checkpoint = job.checkpoint;
     let mut metadata: BTreeMap<String, String> = checkpoint.metadata().clone();
     // What described the source's pieces, or names that are tied again, is not true any more.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ckptkit_core::{Layout, Result, Tensor};
+use ckptkit_core::{Error, Layout, Result, Tensor};
 use torch_save::pickle::{Kind as NodeKind, NodeId, NodeRef};
 use torch_save::{Document, TensorKind, TorchFile, WriteOptions};
 
@@ -82,6 +82,13 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let Whole { mut document, nodes } = checkpoint.whole()?;
     let mut tensors: Vec<Tensor> = checkpoint.tensors().cloned().collect();
     let cast = job.cast_weights()?;
+    let known: HashSet<&String> = nodes.iter().map(|(name, _)| name).collect();
+    if let Some(name) = cast.keys().find(|name| !known.contains(name)) {
+        return Err(Error::unsupported(format!(
+            "tensor {name} is a part of an object, which is not cast"
+        ))
+        .hint("leave out --dtype"));
+    }
     replace(&mut document, &nodes, &cast)?;
     for tensor in &mut tensors {
         if let Some(cast) = cast.get(tensor.name()) {

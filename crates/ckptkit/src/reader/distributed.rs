@@ -43,7 +43,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     } else if flat {
         Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
     } else if checkpoint.variant() == "lightning" && has_key(&entries, "state_dict") {
-        Rule::Key("state_dict")
+        Rule::Key("state_dict".into())
     } else {
         Rule::Search { object: false }
     };
@@ -72,6 +72,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         training: training(&checkpoint),
         weights,
         writer: Some(checkpoint.writer().to_owned()),
+        kept: None,
         torch: None,
         #[cfg(feature = "nemo")]
         nemo: None,

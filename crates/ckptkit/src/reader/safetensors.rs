@@ -1,18 +1,33 @@
 //! safetensors files and directories.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use ckptkit_core::{Error, Key, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
+use ckptkit_core::{
+    Error, Key, Limits, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo,
+};
 use st_io::StCheckpoint;
+#[cfg(feature = "torch")]
+use torch_save::pickle::Kind;
+#[cfg(feature = "torch")]
+use torch_save::{Document, NodeId};
 
 #[cfg(feature = "torch")]
 use crate::Value;
 use crate::format::Format;
 #[cfg(feature = "torch")]
 use crate::json;
+#[cfg(feature = "torch")]
+use crate::opened::Whole;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
+#[cfg(feature = "torch")]
+use crate::sidecar::{self, Sidecar};
 
+/// The config of a model of NeMo's that JSON could not hold.
+const YAML: &str = "model_config.yaml";
+/// Deeper tensors are found by nobody's name.
+#[cfg(feature = "torch")]
+const MAX_DEPTH: usize = 200;
 /// Bytes of a config that are worth reading.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
@@ -27,14 +42,14 @@ fn st_options(options: &OpenOptions) -> st_io::OpenOptions {
 }
 
 pub(super) fn open_path(path: &Path, options: &OpenOptions) -> Result<Opened> {
-    opened(StCheckpoint::open_with(path, &st_options(options))?)
+    opened(StCheckpoint::open_with(path, &st_options(options))?, options)
 }
 
 pub(super) fn open_file(path: &Path, section: Section, options: &OpenOptions) -> Result<Opened> {
-    opened(StCheckpoint::open_at(path, section, &st_options(options))?)
+    opened(StCheckpoint::open_at(path, section, &st_options(options))?, options)
 }
 
-fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
+fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
     let mut entries = Vec::new();
     let mut failures = Vec::new();
     for (info, tensor) in checkpoint.infos().zip(checkpoint.tensors()) {
@@ -51,11 +66,28 @@ fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
         failures.push((entry.name().to_owned(), why));
     }
     tie(&mut entries, &checkpoint.aliases())?;
-    let artifacts = checkpoint
+    let mut artifacts: Vec<Artifact> = checkpoint
         .artifacts()?
         .into_iter()
         .map(|(name, section)| Artifact { name, section })
         .collect();
+    let config = checkpoint.config()?;
+    let yaml = artifacts.iter().position(|a| a.name == YAML);
+    let yaml = yaml.filter(|_| config.is_none() && cfg!(feature = "nemo"));
+    let yaml = yaml.map(|at| artifacts.remove(at).section);
+    #[cfg(feature = "torch")]
+    let kept = artifacts
+        .iter()
+        .position(|a| a.name == sidecar::FILE_NAME)
+        .map(|at| Kept::open(artifacts.remove(at).section, &entries, &options.limits))
+        .transpose()?;
+    #[cfg(feature = "torch")]
+    let (kept_format, weights) = match &kept {
+        Some(kept) => (kept.format, kept.weights.clone()),
+        None => (None, Rule::Root),
+    };
+    #[cfg(not(feature = "torch"))]
+    let (kept_format, weights) = (None, Rule::Root);
     Ok(Opened {
         format: Format::Safetensors,
         variant: checkpoint.variant().name().to_owned(),
@@ -66,7 +98,8 @@ fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
         metadata: checkpoint.metadata().clone(),
         shards: checkpoint.shards().len(),
         training: None,
-        weights: Rule::Root,
+        weights,
+        kept: kept_format,
         writer: None,
         #[cfg(feature = "torch")]
         torch: None,
@@ -76,7 +109,10 @@ fn opened(checkpoint: StCheckpoint) -> Result<Opened> {
         distributed: None,
         values: Box::new(StValues {
             metadata: checkpoint.metadata().clone(),
-            config: checkpoint.config()?,
+            config,
+            yaml,
+            #[cfg(feature = "torch")]
+            kept,
         }),
     })
 }
@@ -107,6 +143,9 @@ fn tie(entries: &mut Vec<Entry>, aliases: &BTreeMap<String, String>) -> Result<(
 struct StValues {
     metadata: BTreeMap<String, String>,
     config: Option<Section>,
+    yaml: Option<Section>,
+    #[cfg(feature = "torch")]
+    kept: Option<Kept>,
 }
 
 impl Values for StValues {
@@ -149,8 +188,13 @@ impl Values for StValues {
         Vec::new()
     }
 
+    #[cfg(feature = "torch")]
+    fn whole(&self) -> Result<Option<Whole>> {
+        self.kept.as_ref().map(Kept::whole).transpose()
+    }
+
     fn config(&self) -> Result<Option<Config>> {
-        let Some(section) = &self.config else { return Ok(None) };
+        let Some(section) = &self.config else { return self.yaml_config() };
         let bytes = section.read(MAX_CONFIG_BYTES)?;
         #[cfg(feature = "torch")]
         let value = json::parse(&bytes).map_err(|e| e.in_file(section.name()))?;
@@ -160,5 +204,85 @@ impl Values for StValues {
             value,
             text: String::from_utf8(bytes).ok(),
         }))
+    }
+}
+
+impl StValues {
+    /// The config that is there as NeMo keeps it, where this build reads it.
+    #[cfg(feature = "nemo")]
+    fn yaml_config(&self) -> Result<Option<Config>> {
+        let Some(section) = &self.yaml else { return Ok(None) };
+        let bytes = section.read(MAX_CONFIG_BYTES)?;
+        let config = nemo_archive::Config::parse(&bytes).map_err(|e| e.in_file(section.name()))?;
+        let text = Some(config.as_str().to_owned());
+        Ok(Some(Config { origin: YAML.into(), value: config.value(), text }))
+    }
+
+    #[cfg(not(feature = "nemo"))]
+    fn yaml_config(&self) -> Result<Option<Config>> {
+        Ok(None)
+    }
+}
+
+/// The object that a sidecar keeps, and the tensors that it needs.
+#[cfg(feature = "torch")]
+struct Kept {
+    section: Section,
+    limits: Limits,
+    format: Option<Format>,
+    weights: Rule,
+    tensors: HashMap<String, Tensor>,
+}
+
+#[cfg(feature = "torch")]
+impl Kept {
+    fn open(section: Section, entries: &[Entry], limits: &Limits) -> Result<Self> {
+        let json = section.read(limits.pickle_bytes)?;
+        let sidecar = Sidecar::parse(&json, limits).map_err(|e| e.in_file(section.name()))?;
+        let weights = match sidecar.header().weights_key.as_deref() {
+            None => Rule::Search { object: false },
+            Some("") => Rule::Root,
+            Some(key) => Rule::Key(key.to_owned()),
+        };
+        let format = Format::from_name(&sidecar.header().source_format);
+        let tensors = entries.iter().map(|e| (e.tensor.name().to_owned(), e.tensor.clone()));
+        Ok(Self { section, limits: limits.clone(), format, weights, tensors: tensors.collect() })
+    }
+
+    fn whole(&self) -> Result<Whole> {
+        let json = self.section.read(self.limits.pickle_bytes)?;
+        let tensors = |name: &str| self.tensors.get(name).cloned();
+        let document = sidecar::decode(&json, &tensors, &self.limits)
+            .map_err(|e| e.in_file(self.section.name()))?;
+        let nodes = self.find(&document);
+        Ok(Whole { document, nodes })
+    }
+
+    /// The nodes of tensors that stand in plain containers, under the names that these give them.
+    fn find(&self, document: &Document) -> Vec<(String, NodeId)> {
+        let mut found = Vec::new();
+        let mut entered = HashSet::new();
+        let mut pending = vec![(Vec::new(), document.root().id())];
+        while let Some((path, id)) = pending.pop() {
+            let name = ckptkit_core::join(&path);
+            if self.tensors.contains_key(&name) && document.innermost(id).is_some() {
+                found.push((name, id));
+                continue;
+            }
+            let node = document.node(id);
+            let plain = matches!(node.kind(), Kind::Dict | Kind::List | Kind::Tuple(_))
+                || node.class().is_some_and(|g| g.module == "collections");
+            if !plain || path.len() > MAX_DEPTH || !entered.insert(id) {
+                continue;
+            }
+            let pairs = node.pairs().into_iter().map(|(key, value)| (key.as_key(), value.id()));
+            let items = (0..).zip(node.items()).map(|(i, item)| (Key::Index(i), item.id()));
+            for (key, child) in pairs.chain(items) {
+                let mut path = path.clone();
+                path.push(key);
+                pending.push((path, child));
+            }
+        }
+        found
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
         training,
         weights: rule(&file, lightning),
         writer,
+        kept: None,
         torch: Some(file.clone()),
         #[cfg(feature = "nemo")]
         nemo: None,
@@ -62,7 +63,7 @@ fn rule(file: &TorchFile, lightning: bool) -> Rule {
         return Rule::Root;
     }
     if lightning && file.root().get("state_dict").is_some() {
-        return Rule::Key("state_dict");
+        return Rule::Key("state_dict".into());
     }
     let root = file.root();
     let object = match root.kind() {
