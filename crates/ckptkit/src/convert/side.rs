@@ -20,7 +20,9 @@ pub(super) fn add(
     left_out: &mut Vec<LeftOut>,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    if let Some(mut config) = checkpoint.config()? {
+    if let Some(config) = checkpoint.config()? {
+        #[cfg(feature = "torch")]
+        let mut config = config;
         #[cfg(feature = "torch")]
         if let Some(changed) = dtype.and_then(|dtype| name_dtype(&mut config, dtype)) {
             notes.push(changed);
