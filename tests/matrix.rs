@@ -178,3 +178,29 @@ fn everything_survives_a_directory_without_pickles() {
     println!("{} came back, {} refused:\n{}", same.borrow(), refused.len(), refused.join("\n"));
     assert!(*same.borrow() >= 130);
 }
+
+/// A training checkpoint of Lightning's, cut for three ranks as Lightning lays it out, and back.
+#[test]
+fn training_checkpoints_survive_the_distributed_form() {
+    let dir = tempfile::tempdir().unwrap();
+    each(&fixture::group("lightning", 14), |f| {
+        let at = |step: &str| dir.path().join(format!("{step}_{}", f.name.replace('/', "_")));
+        let source = Checkpoint::open(&f.path).unwrap();
+        let mut wish = Convert::new(Target::Distcp);
+        wish.ranks = 3;
+        let plan = wish.plan(&source, at("sharded")).unwrap();
+        plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+        let sharded = Checkpoint::open(at("sharded")).unwrap();
+        assert_eq!(sharded.variant(), "lightning", "{}", f.name);
+        let plan = Convert::new(Target::LightningCkpt).plan(&sharded, at("back.ckpt")).unwrap();
+        plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
+        let back = Checkpoint::open(at("back.ckpt")).unwrap();
+        let lines = |c: &Checkpoint| hashes(c.tensors()).lines();
+        assert_eq!(lines(&back), lines(&source), "{}", f.name);
+        for key in source.value_keys() {
+            let value =
+                |c: &Checkpoint| serde_json::to_value(Json(&c.value(&key).unwrap())).unwrap();
+            assert_eq!(value(&back), value(&source), "{} {key}", f.name);
+        }
+    });
+}

@@ -68,12 +68,14 @@ mod ckpt;
 mod new;
 pub mod optimizer;
 mod sanitize;
+mod sharded;
 mod slim;
 mod state;
 mod version;
 
 pub use ckpt::LightningCkpt;
 pub use new::{NewCkpt, STATE_DICT};
+pub use sharded::from_sharded;
 pub use slim::{Part, SlimOptions, SlimPlan, SlimReport};
 pub use state::{Precision, Training};
 pub use version::Version;

@@ -61,7 +61,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     }
     let (mut document, tensors) = cast(job, checkpoint.whole()?)?;
     let options = WriteOptions::new();
-    let lightning = checkpoint.format() == Format::LightningCkpt;
+    let lightning = checkpoint.kept_format() == Format::LightningCkpt;
     let rest = lightning.then(|| rest_of_lightning(&mut document));
     let mut flattener = Flattener::new(&document, tensors, &options);
     if lightning {

@@ -9,6 +9,7 @@ use torch_save::{Document, TensorKind, TorchFile, WriteOptions};
 use super::choose::{Chosen, Object};
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
+use super::target::Target;
 use crate::opened::Whole;
 use crate::weights::Weights;
 
@@ -98,6 +99,20 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     tensors.retain(Tensor::has_bytes);
     job.report.tensors = tensors.len();
     job.report.bytes = tensors.iter().map(Tensor::byte_len).sum();
+    #[cfg(all(feature = "lightning", feature = "distcp"))]
+    if job.wish.target == Target::LightningCkpt && checkpoint.distributed().is_some() {
+        lightning_ckpt::from_sharded(&mut document)?;
+        // What is in optimizers has other names now, which a reader of the file finds by itself.
+        let count = tensors.len();
+        tensors.retain(|t| !t.name().starts_with("optimizer_"));
+        if tensors.len() < count {
+            job.report.notes.push(format!(
+                "{} tensors of optimizers stand under optimizer_states, by the numbers of \
+                 parameters",
+                count - tensors.len()
+            ));
+        }
+    }
     artifacts_left_out(job);
     Ok((Layout::file(document.layout(&options(job))?), tensors))
 }

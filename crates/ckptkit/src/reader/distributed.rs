@@ -72,7 +72,8 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         training: training(&checkpoint),
         weights,
         writer: Some(checkpoint.writer().to_owned()),
-        kept: None,
+        // Lightning's own directories hold what its files do.
+        kept: training(&checkpoint).map(|_| Format::LightningCkpt),
         torch: None,
         #[cfg(feature = "nemo")]
         nemo: None,
