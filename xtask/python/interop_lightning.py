@@ -160,3 +160,48 @@ def modules():
         "tied": fixtures.Tied,
         "unused": fixtures.Unused,
     }
+
+
+def ways_back(interop, original, name):
+    """The checkpoint after it was written in each form that keeps all of it, as one file again."""
+    yield "rewritten", interop.convert(original, f"{name}-again.ckpt")
+    sharded = interop.convert(original, f"{name}-sharded", "--to", "distcp", "--ranks", "3")
+    yield "through ranks", interop.convert(sharded, f"{name}-ranks.ckpt")
+    directory = interop.convert(original, f"{name}-directory", "--all")
+    yield "through a directory", interop.convert(directory, f"{name}-directory.ckpt")
+
+
+def resumes(interop):
+    """A Trainer that resumes takes the steps that it takes from the untouched original."""
+    for name, module in modules().items():
+        original = interop.SCRATCH / f"{name}.ckpt"
+        resumable(original, module)
+        expected = resume_losses(original, module)
+        for way, path in ways_back(interop, original, name):
+            if resume_losses(path, module) != expected:
+                interop.wrong(f"{name} {way}", "the losses differ after resuming")
+            interop.judged("Lightning (Trainer.fit)")
+
+
+def builds(interop):
+    """The model is built from weights that have been in another format."""
+    import fixture_lightning as fixtures
+
+    source = interop.FIXTURES / "lightning" / "adam.ckpt"
+    weights = interop.convert(source, "adam.safetensors")
+    for path in (interop.convert(source, "adam-again.ckpt"), interop.convert(weights, "back.ckpt")):
+        loads_from_checkpoint(fixtures.Plain, path, source)
+        interop.judged("Lightning (load_from_checkpoint)")
+
+
+if __name__ == "__main__":
+    import logging
+    import warnings
+
+    import interop
+
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    resumes(interop)
+    builds(interop)
+    interop.finish()

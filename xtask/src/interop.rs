@@ -20,6 +20,7 @@ struct Judge {
 static JUDGES: &[Judge] = &[
     Judge { name: "torch", env: &python::TORCH },
     Judge { name: "transformers", env: &python::TORCH },
+    Judge { name: "lightning", env: &python::TORCH },
     Judge { name: "nemo", env: &python::NEMO },
 ];
 
