@@ -194,6 +194,20 @@ def builds(interop):
         interop.judged("Lightning (load_from_checkpoint)")
 
 
+def copies(interop):
+    """What `lightning sanitize` and `lightning slim` write of the fixtures."""
+    for source in sorted((interop.FIXTURES / "lightning").glob("*.ckpt")):
+        to = interop.SCRATCH / "copy.ckpt"
+        for verb, judge in (("sanitize", sanitized), ("slim", slim)):
+            to.unlink(missing_ok=True)
+            interop.ckptkit("lightning", verb, "--quiet", source, to)
+            try:
+                judge(source, to)
+            except Exception as error:  # the others are judged all the same
+                interop.wrong(f"{verb} {source.name}", repr(error))
+            interop.judged(f"torch ({verb})")
+
+
 if __name__ == "__main__":
     import logging
     import warnings
@@ -202,6 +216,7 @@ if __name__ == "__main__":
 
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    copies(interop)
     resumes(interop)
     builds(interop)
     interop.finish()

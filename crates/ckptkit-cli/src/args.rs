@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use ckptkit::{Checkpoint, Dtype, OpenOptions};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::verbs::lightning::Lightning;
+
 use crate::verbs::nemo::Nemo;
 
 /// Open, look into and convert model checkpoints: .nemo archives, Lightning .ckpt, torch.save
@@ -35,6 +37,9 @@ pub(crate) enum Verb {
     Digest(Digest),
     /// Write a checkpoint in another format, or anew in its own
     Convert(Convert),
+    /// Smaller and plainer copies of a Lightning .ckpt
+    #[command(subcommand)]
+    Lightning(Lightning),
     /// Edit a .nemo archive; its weights are copied as they are
     #[command(subcommand)]
     Nemo(Nemo),
@@ -263,7 +268,7 @@ pub(crate) struct Completions {
 }
 
 /// The name of a dtype, as safetensors or as torch spells it, in either case.
-fn dtype(text: &str) -> Result<Dtype, String> {
+pub(crate) fn dtype(text: &str) -> Result<Dtype, String> {
     let upper = text.to_ascii_uppercase();
     let name = text.strip_prefix("torch.").unwrap_or(text);
     let found = Dtype::from_name(&upper).or_else(|| Dtype::from_torch(name));

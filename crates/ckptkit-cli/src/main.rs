@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Verb::Show(v) => verbs::show::run(&v),
         Verb::Digest(v) => verbs::digest::run(&v, args.quiet),
         Verb::Convert(v) => verbs::convert::run(&v, args.quiet),
+        Verb::Lightning(v) => verbs::lightning::run(&v, args.quiet),
         Verb::Nemo(v) => verbs::nemo::run(&v, args.quiet),
         Verb::Completions(v) => verbs::completions::run(&v),
         Verb::Man => verbs::man::run(),

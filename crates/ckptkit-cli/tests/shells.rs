@@ -7,11 +7,14 @@ use std::process::{Command, Stdio};
 
 use common::stdout;
 
-const VERBS: [&str; 8] =
-    ["inspect", "ls", "show", "digest", "convert", "nemo", "completions", "man"];
+const VERBS: [&str; 9] =
+    ["inspect", "ls", "show", "digest", "convert", "nemo", "lightning", "completions", "man"];
 /// What is done to a `.nemo`.
 const EDITS: [&str; 9] =
     ["unpack", "pack", "get", "set", "del", "replace", "add", "rm", "tokenizer"];
+
+/// What is made of a `.ckpt`.
+const COPIES: [&str; 2] = ["slim", "sanitize"];
 
 /// Whether a shell takes the script; `None` where the shell is not installed.
 fn accepted(shell: &str, script: &str) -> Option<bool> {
@@ -52,6 +55,10 @@ fn the_manual_page_has_every_verb_and_flag() {
         let section = format!("\"CKPTKIT NEMO {}\"", edit.to_uppercase());
         assert!(sections.contains(&&*section), "{sections:?}");
     }
+    for copy in COPIES {
+        let section = format!("\"CKPTKIT LIGHTNING {}\"", copy.to_uppercase());
+        assert!(sections.contains(&&*section), "{sections:?}");
+    }
     for flag in ["weights\\-key", "max\\-shard\\-size", "overwrite", "dry\\-run", "tree", "sort"] {
         assert!(page.contains(flag), "{flag}");
     }
@@ -63,6 +70,8 @@ fn help_names_every_verb() {
     assert!(VERBS.iter().all(|v| help.contains(v)), "{help}");
     let edits = stdout(&["nemo", "--help"]);
     assert!(EDITS.iter().all(|v| edits.contains(v)), "{edits}");
+    let copies = stdout(&["lightning", "--help"]);
+    assert!(COPIES.iter().all(|v| copies.contains(v)), "{copies}");
     assert!(help.contains("Exit codes"), "{help}");
     assert!(stdout(&["--version"]).starts_with("ckptkit "));
 }

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ckptkit::nemo::{Change, Editor, NemoArchive, NewArchive, OpenOptions, WriteOptions};
-use ckptkit::{CopyOptions, Error, Existing, Json, Result, Section};
+use ckptkit::{CopyOptions, Existing, Json, Result, Section};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::super::print_json;
+use super::super::{free, print_json};
 use crate::exit::{Exit, Run};
 use crate::progress::Bar;
 use crate::table::{bytes, plain};
@@ -57,12 +57,7 @@ pub(crate) fn edit(
 impl Output {
     /// Refuses a destination that is taken, before anything is read.
     pub(crate) fn check(&self) -> Result<()> {
-        if !self.overwrite && std::fs::symlink_metadata(&self.output).is_ok() {
-            return Err(Error::invalid("the destination exists already")
-                .in_file(&self.output)
-                .hint("choose another name, or replace it with --overwrite"));
-        }
-        Ok(())
+        if self.overwrite { Ok(()) } else { free(&self.output) }
     }
 
     pub(crate) fn write(&self, source: &Path, archive: NewArchive, quiet: bool) -> Run {

@@ -1,0 +1,140 @@
+//! What both verbs share: the new file, and how the report tells of what was made plain.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ckptkit::core::{Layout, OutputFile};
+use ckptkit::torch::sanitize::Change;
+use ckptkit::{CopyOptions, Existing, Result};
+use serde::Serialize;
+
+use super::super::{free, print_json};
+use crate::exit::{Exit, Run};
+use crate::progress::Bar;
+use crate::table::{bytes, grouped, plain};
+
+/// Where the new file goes, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Output {
+    /// The file to write
+    dst: PathBuf,
+    /// Replace DST, which may be the source itself
+    #[arg(long)]
+    overwrite: bool,
+    /// Force the output to the disk before it appears
+    #[arg(long)]
+    fsync: bool,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What every report begins with.
+#[derive(Serialize)]
+pub(super) struct Files {
+    source: String,
+    destination: String,
+    source_bytes: u64,
+    bytes: u64,
+}
+
+/// A report, as JSON and as lines.
+pub(super) trait Told: Serialize {
+    fn print(&self, out: &mut dyn Write) -> io::Result<()>;
+}
+
+#[derive(Serialize)]
+struct Report<T> {
+    #[serde(flatten)]
+    files: Files,
+    #[serde(flatten)]
+    told: T,
+}
+
+impl Output {
+    /// Refuses a destination that is taken, before anything is read.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.overwrite { Ok(()) } else { free(&self.dst) }
+    }
+
+    pub(super) fn write(
+        &self,
+        source: &Path,
+        source_bytes: u64,
+        file: OutputFile,
+        told: impl Told,
+        quiet: bool,
+    ) -> Run {
+        let files = Files {
+            source: source.display().to_string(),
+            destination: self.dst.display().to_string(),
+            source_bytes,
+            bytes: file.len(),
+        };
+        if !self.dry_run {
+            let existing = if self.overwrite { Existing::Replace } else { Existing::Refuse };
+            let bar = Bar::new("writing", file.len(), quiet);
+            let mut copy = CopyOptions::default();
+            copy.sync = self.fsync;
+            copy.observer = &bar;
+            Layout::file(file).write(&self.dst, existing, &copy)?;
+        }
+        if self.json {
+            print_json(&Report { files, told })?;
+        } else if !quiet {
+            let mut out = io::stdout().lock();
+            told.print(&mut out)?;
+            let verb = if self.dry_run { "would write" } else { "wrote" };
+            let to = plain(&files.destination);
+            let (new, old) = (bytes(files.bytes), bytes(files.source_bytes));
+            writeln!(out, "{verb} {to} ({new}; the source has {old})")?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// An object that became another one.
+#[derive(Serialize)]
+pub(super) struct MadePlain {
+    path: String,
+    key: bool,
+    count: u64,
+    was: String,
+    became: String,
+    note: Option<String>,
+    described: bool,
+}
+
+impl MadePlain {
+    pub(super) fn list(changes: Vec<Change>) -> Vec<Self> {
+        let made = |c: Change| Self {
+            path: c.path,
+            key: c.is_key,
+            count: c.count,
+            was: c.was,
+            became: c.became.into_owned(),
+            note: c.note,
+            described: c.described,
+        };
+        changes.into_iter().map(made).collect()
+    }
+
+    pub(super) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let path = if self.path.is_empty() { "(the whole)" } else { &self.path };
+        let key = if self.key { "key of " } else { "" };
+        write!(out, "{key}{}: {} → {}", plain(path), plain(&self.was), plain(&self.became))?;
+        if self.described {
+            write!(out, ", which describes it")?;
+        }
+        if self.count > 1 {
+            write!(out, ", {} of them", grouped(self.count))?;
+        }
+        match &self.note {
+            Some(note) => writeln!(out, " ({})", plain(note)),
+            None => writeln!(out),
+        }
+    }
+}
