@@ -22,6 +22,7 @@ static JUDGES: &[Judge] = &[
     Judge { name: "transformers", env: &python::TORCH },
     Judge { name: "lightning", env: &python::TORCH },
     Judge { name: "nemo", env: &python::NEMO },
+    Judge { name: "distcp", env: &python::TORCH },
 ];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
