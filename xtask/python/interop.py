@@ -42,6 +42,16 @@ def fixtures(*groups):
             yield f"{group}/{target.name}", target, json.loads(path.read_text())
 
 
+def weight_rows(found):
+    """What the manifest says of the weights, by their names; None where it names none."""
+    weights = found.get("weights")
+    if weights is None:
+        return None
+    prefix = f"{weights['key']}." if weights["key"] else ""
+    rows = {row["name"]: row for row in found["tensors"]}
+    return {name: {**rows[prefix + name], "name": name} for name in weights["names"]}
+
+
 def judged(library, count=1):
     _JUDGED[library] += count
 

@@ -1,31 +1,24 @@
-"""Judges distributed checkpoints that ckptkit wrote: torch loads them, value by value.
+"""torch loads the distributed checkpoints that were written, in every way it has, value by value.
 
-    python interop_distcp.py SCRATCH --write PROGRAM   make sources, write them again, judge
-    python interop_distcp.py SCRATCH                   judge what is there (with an old torch, too)
-
-SCRATCH/written/NAME.VARIANT are the checkpoints, SCRATCH/expected/NAME.pt is what torch itself makes
-of the source NAME: a fixture, or one of SCRATCH/sources that torch saves for this. PROGRAM is the
-example `reshard` of the crate distcp, built with all features.
+SCRATCH/written/NAME.VARIANT are the checkpoints; SCRATCH/expected/NAME.pt is what torch itself makes
+of the source NAME: a fixture, or one of SCRATCH/sources that torch saves for this.
 """
-
-import argparse
-import os
-import pathlib
-import pickle
-import subprocess
-import tempfile
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+import dcp_loads
 import fixture_types
+import interop
+import manifest
+from dcp_loads import check, each, poison
 from processes import run_ranks
 
-FIXTURES = pathlib.Path(__file__).parents[2] / "tests/fixtures/distcp"
+FIXTURES = interop.FIXTURES / "distcp"
+WRITTEN = interop.SCRATCH / "written"
+EXPECTED = interop.SCRATCH / "expected"
 
 # Fixtures that torch itself can put together.
 SOURCES = ["dtypes", "file_per_item", "fsdp2_2", "fsdp2_4", "fsdp2_app", "lightning.ckpt", "megatron", "mesh_2d",
@@ -34,20 +27,19 @@ SOURCES = ["dtypes", "file_per_item", "fsdp2_2", "fsdp2_4", "fsdp2_app", "lightn
 
 # Name → what the program is told. 3 → 4, 4 → 3 and all others are among them.
 VARIANTS = {
-    "1": ["1"],
-    "2": ["2"],
-    "3": ["3"],
-    "4": ["4"],
-    "7": ["7"],
-    "2x2": ["4", "2", "2"],
-    "3x2": ["6", "3", "2"],
-    "items": ["3", "items"],
-    "aligned": ["2", "align=4096"],
+    "1": ["--ranks", "1"],
+    "2": ["--ranks", "2"],
+    "3": ["--ranks", "3"],
+    "4": ["--ranks", "4"],
+    "7": ["--ranks", "7"],
+    "2x2": ["--mesh", "2x2"],
+    "3x2": ["--mesh", "3x2"],
+    "aligned": ["--ranks", "2", "--align", "4096"],
 }
 SHARDS = {
-    "shards_1": ["1", "safetensors"],
-    "shards_3": ["3", "safetensors"],
-    "shards_2x2": ["4", "2", "2", "safetensors"],
+    "shards_1": ["--ranks", "1"],
+    "shards_3": ["--ranks", "3"],
+    "shards_2x2": ["--mesh", "2x2"],
 }
 # Tensors only, of dtypes that safetensors has.
 FOR_SHARDS = ["mesh_2d", "tp_2", "tp_4", "weights"]
@@ -69,10 +61,8 @@ class Wide(torch.nn.Module):
 
 
 def fully_sharded(module, mesh):
-    try:
-        from torch.distributed.fsdp import fully_shard
-    except ImportError:  # before 2.6
-        from torch.distributed._composable.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard
+
     for child in module.children():
         if any(True for _ in child.parameters()):
             fully_shard(child, mesh=mesh)
@@ -123,60 +113,28 @@ def save_small(rank, folder):
     dcp.save(state, checkpoint_id=f"{folder}/all_dtypes")
 
 
-def prepare(scratch):
-    """Saves the sources that are no fixtures, and what torch makes of all."""
-    (scratch / "sources").mkdir(parents=True)
-    (scratch / "expected").mkdir()
-    run_ranks(3, save_wide, str(scratch / "sources"))
-    run_ranks(1, save_small, str(scratch / "sources"))
-    for source in sources(scratch):
-        dcp_to_torch_save(source, scratch / f"expected/{source.name}.pt")
+def sources():
+    return [FIXTURES / name for name in SOURCES] + sorted((interop.SCRATCH / "sources").iterdir())
 
 
-def sources(scratch):
-    return [FIXTURES / name for name in SOURCES] + sorted((scratch / "sources").iterdir())
-
-
-def write(scratch, program):
-    (scratch / "written").mkdir()
-    for source in sources(scratch):
-        variants = VARIANTS | (SHARDS if source.name in FOR_SHARDS else {})
-        for variant, words in variants.items():
-            to = scratch / f"written/{source.name}.{variant}"
-            subprocess.run([program, source, to, *words], check=True, stdout=subprocess.DEVNULL)
+def prepare():
+    """Saves the sources that are no fixtures, and what torch makes of all; the program writes them."""
+    folder = interop.SCRATCH / "sources"
+    for made in (folder, EXPECTED, WRITTEN):
+        made.mkdir()
+    run_ranks(3, save_wide, str(folder))
+    run_ranks(1, save_small, str(folder))
+    for source in sources():
+        dcp_to_torch_save(source, EXPECTED / f"{source.name}.pt")
+        for variant, flags in VARIANTS.items():
+            to = f"written/{source.name}.{variant}"
+            interop.convert(source, to, "--to", "distcp", "--all", *flags)
+        for variant, flags in SHARDS.items() if source.name in FOR_SHARDS else ():
+            to = f"written/{source.name}.{variant}"
+            interop.convert(source, to, "--to", "distcp", "--form", "safetensors", *flags)
 
 
 # --- comparing --------------------------------------------------------------------------------------
-
-
-def difference(a, b, at=""):
-    """Where two values differ, or None. Tensors are equal bit by bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        if a.dtype != b.dtype or a.shape != b.shape:
-            return f"{at}: {a.dtype} {tuple(a.shape)}, expected {b.dtype} {tuple(b.shape)}"
-        bits = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (a, b)]
-        return None if torch.equal(*bits) else f"{at}: other values"
-    if type(a) is not type(b):
-        return f"{at}: {type(a).__name__}, expected {type(b).__name__}"
-    if isinstance(a, dict):
-        if list(a) != list(b):
-            return f"{at}: keys {list(a)}, expected {list(b)}"
-        found = (difference(a[key], b[key], f"{at}.{key}") for key in a)
-        return next((d for d in found if d), None)
-    if isinstance(a, (list, tuple)):
-        if len(a) != len(b):
-            return f"{at}: {len(a)} items, expected {len(b)}"
-        found = (difference(x, y, f"{at}.{i}") for i, (x, y) in enumerate(zip(a, b)))
-        return next((d for d in found if d), None)
-    if isinstance(a, float) and a != a:
-        return None if b != b else f"{at}: {a}, expected {b}"
-    # Objects without an equality of their own (`BytesIO`) are what they pickle as.
-    return None if a == b or pickle.dumps(a) == pickle.dumps(b) else f"{at}: {a!r}, expected {b!r}"
-
-
-def check(a, b, what):
-    if found := difference(a, b):
-        raise AssertionError(f"{what}{found}")
 
 
 def in_order(value, like):
@@ -188,64 +146,25 @@ def in_order(value, like):
     return value
 
 
-def poison(tensor):
-    """Fills a tensor with what nobody saved."""
-    local = getattr(tensor, "_local_tensor", tensor)
-    with torch.no_grad():
-        local.view(-1).view(torch.uint8).fill_(0x5A) if local.is_contiguous() and local.numel() else None
-    return tensor
-
-
-def each(value, change):
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: each(item, change) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(each(item, change) for item in value)
-    return value
-
-
 def whole(value):
     return each(value, lambda t: t.full_tensor() if hasattr(t, "full_tensor") else t)
 
 
 def expected_of(directory):
     """What torch made of the checkpoint that `directory` was written from."""
-    name = directory.name.rsplit(".", 1)[0]
-    path = directory.parents[1] / f"expected/{name}.pt"
+    path = EXPECTED / f"{directory.name.rsplit('.', 1)[0]}.pt"
     return torch.load(path, weights_only=False)
 
 
-# --- judges: each takes a directory -----------------------------------------------------------------
+# --- loads on several ranks -------------------------------------------------------------------------
 
 
-def judge_plain(directory):
-    """`dcp.load` into plain tensors, in one process."""
-    metadata = FileSystemReader(directory).read_metadata()
-    state = {}
-    for fqn, entry in metadata.state_dict_metadata.items():
-        tensor = isinstance(entry, TensorStorageMetadata)
-        leaf = poison(torch.empty(entry.size, dtype=entry.properties.dtype)) if tensor else "nothing yet"
-        set_element(state, metadata.planner_data[fqn], leaf)
-    dcp.load(state, storage_reader=FileSystemReader(directory))
-    check(state, expected_of(directory), "")
-
-
-def judge_consolidated(directory):
-    """`dcp_to_torch_save` gives what it gives for the source, in the same order."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/whole.pt"
-        dcp_to_torch_save(directory, file)
-        check(torch.load(file, weights_only=False), expected_of(directory), "")
-
-
-def judge_fully_sharded(rank, world, directories):
+def fully_sharded_run(rank, shape, directories):
     """`dcp.load` into a module under FSDP2 and its optimizer."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
     from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = init_device_mesh("cpu", (world,))
+    mesh = init_device_mesh("cpu", shape)
     for directory in directories:
         expected = expected_of(directory)
         module = fully_sharded(Wide() if "wide" in directory.name else fixture_types.Net(), mesh)
@@ -259,14 +178,10 @@ def judge_fully_sharded(rank, world, directories):
                        options=options)  # fmt: skip
         model, optim = get_state_dict(module, optimizer)
         got, expected = whole({"model": model, "optim": optim}), expected["app"] if nested else expected
-        # Options that the optimizer of an older torch does not have stay in the checkpoint.
-        for group, known in zip(expected["optim"]["param_groups"], optim["param_groups"]):
-            for option in set(group) - set(known):
-                del group[option]
-        check(in_order(got, expected), expected, f"{directory.name} on rank {rank} of {world}")
+        check(in_order(got, expected), expected, f"{directory.name} on rank {rank} of {shape}")
 
 
-def judge_tensor_parallel(rank, shape, directories):
+def tensor_parallel(rank, shape, directories):
     """`dcp.load` into a tensor-parallel module; with two dimensions it is under FSDP2, too."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -284,75 +199,81 @@ def judge_tensor_parallel(rank, shape, directories):
         check(in_order(got, expected), expected, f"{directory.name} on rank {rank} of {shape}")
 
 
-def judge_shards(rank, world, directories):
+def hugging_face(rank, shape, directories):
     """torch's own `HuggingFaceStorageReader`, into plain tensors or into rows."""
     from torch.distributed.checkpoint import HuggingFaceStorageReader
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
-    mesh = init_device_mesh("cpu", (world,))
+    mesh = init_device_mesh("cpu", shape)
     for directory in directories:
         expected = expected_of(directory)
 
         def target(tensor):
             empty = torch.empty_like(tensor)
-            rows = world > 1 and tensor.dim() > 0
+            rows = shape != (1,) and tensor.dim() > 0
             return poison(distribute_tensor(empty, mesh, [Shard(0)]) if rows else empty)
 
         state = {name: target(tensor) for name, tensor in expected.items()}
         dcp.load(state, storage_reader=HuggingFaceStorageReader(str(directory)))
-        check(whole(state), expected, f"{directory.name} on rank {rank} of {world}")
+        check(whole(state), expected, f"{directory.name} on rank {rank} of {shape}")
 
 
 # --- all of them ------------------------------------------------------------------------------------
 
 
-def judge(scratch):
-    """Runs every judge; gives how many loads there were."""
-    written = sorted((scratch / "written").iterdir())
-    old = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 9)
-    # Dtypes that came later than the torch that runs here.
-    unknown = ["all_dtypes", "dtypes"] if old else []
-    files = [d for d in written if ".shards_" not in d.name and d.name.rsplit(".", 1)[0] not in unknown]
-    shards = [d for d in written if ".shards_" in d.name]
-    done = 0
-    for directory in files:
-        for judge_one in (judge_plain, judge_consolidated):
+def in_one_process(directories):
+    for directory in directories:
+        for way, load in (("load", dcp_loads.plain), ("dcp_to_torch_save", dcp_loads.consolidated)):
             try:
-                judge_one(directory)
-            except Exception as e:
-                raise SystemExit(f"{judge_one.__name__} {directory.name}: {type(e).__name__} {e}") from e
-            done += 1
-    models = [d for d in files if d.name.startswith(("fsdp2_", "wide."))]
-    for world in (1, 2, 4):
-        run_ranks(world, judge_fully_sharded, world, models)
-        done += len(models)
-    wide = [d for d in files if d.name.startswith("wide.")]
-    # Two dimensions have no state dict before 2.5.
-    for shape in ((2,), (4,)) if old else ((2,), (4,), (2, 2)):
+                check(load(directory), expected_of(directory), "")
+            except Exception as error:  # whatever torch refuses with
+                interop.wrong(directory.name, f"{way}: {type(error).__name__} {error}")
+            interop.judged(f"torch.distributed.checkpoint ({way})")
+
+
+def on_ranks(kind, function, shapes, directories):
+    for shape in shapes:
         world = torch.Size(shape).numel()
-        run_ranks(world, judge_tensor_parallel, shape, wide)
-        done += len(wide)
-    if not old:
-        for world in (1, 2, 4):
-            run_ranks(world, judge_shards, world, shards)
-            done += len(shards)
-    return done
+        run_ranks(world, function, shape, directories)
+        interop.judged(f"torch.distributed.checkpoint ({kind})", len(directories))
+
+
+def weights_of_others():
+    """The weights of every format's fixtures, cut for three ranks: what their manifests say."""
+    for name, path, found in interop.fixtures("torch", "lightning", "safetensors", "nemo"):
+        rows = interop.weight_rows(found)
+        if not rows or any(row["sha256"] is None for row in rows.values()):
+            continue
+        if name == "safetensors/aliases.safetensors":  # recorded in its metadata, tied again
+            rows["head.weight"] = {**rows["embed.weight"], "name": "head.weight"}
+        key = found["weights"]["key"]
+        flags = ["--to", "distcp", "--ranks", "3", "--weights-key", key, "--aliases", "copy"]
+        to = interop.convert(path, "weights", *flags, refused=True)
+        if to is None:  # a dtype that torch lacks; the refusals are tested elsewhere
+            continue
+        state = dcp_loads.plain(to)
+        got = [(key, t) for key, t in state.items() if isinstance(t, torch.Tensor)]
+        got = {row["name"]: row for key, tensor in got for row in manifest.entries(key, tensor)}
+        for key in sorted(got.keys() | rows.keys()):
+            if got.get(key) != rows.get(key):
+                interop.wrong(name, f"{key} is {got.get(key)}, not {rows.get(key)}")
+        interop.judged("torch.distributed.checkpoint (load)")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scratch", type=pathlib.Path)
-    parser.add_argument("--write", metavar="PROGRAM", help="make sources and write them with this first")
-    options = parser.parse_args()
-    scratch = options.scratch.resolve()
-    if options.write:
-        prepare(scratch)
-        write(scratch, os.path.abspath(options.write))
-    done = judge(scratch)
-    if not done:
-        raise SystemExit(f"nothing to judge in {scratch}/written")
-    print(f"torch {torch.__version__}: {done} loads judged")
+    prepare()
+    written = sorted(WRITTEN.iterdir())
+    shards = [d for d in written if ".shards_" in d.name]
+    files = [d for d in written if d not in shards]
+    in_one_process(files)
+    weights_of_others()
+    wide = [d for d in files if d.name.startswith("wide.")]
+    models = [d for d in files if d.name.startswith("fsdp2_")] + wide
+    on_ranks("FSDP2", fully_sharded_run, [(1,), (2,), (4,)], models)
+    on_ranks("tensor parallel", tensor_parallel, [(2,), (4,), (2, 2)], wide)
+    on_ranks("HuggingFaceStorageReader", hugging_face, [(1,), (2,), (4,)], shards)
+    interop.finish()
 
 
 if __name__ == "__main__":

@@ -66,16 +66,6 @@ def whole_objects():
         interop.judged("torch (weights_only)", why is None)
 
 
-def weight_rows(found):
-    """What the manifest says of the weights, by their names; None where it names none."""
-    weights = found.get("weights")
-    if weights is None:
-        return None
-    prefix = f"{weights['key']}." if weights["key"] else ""
-    rows = {row["name"]: row for row in found["tensors"]}
-    return {name: {**rows[prefix + name], "name": name} for name in weights["names"]}
-
-
 def compare(name, tensors, rows):
     """Holds a state dict against rows of a manifest: no tensor more, none less, all equal."""
     found = {}
@@ -91,7 +81,7 @@ def weights():
     """The weights of every fixture of every format, as a state dict and in a Lightning file."""
     groups = ("torch", "lightning", "safetensors", "nemo", "distcp")
     for name, path, found in interop.fixtures(*groups):
-        rows = weight_rows(found)
+        rows = interop.weight_rows(found)
         if rows is None or name == "distcp/steps":
             continue
         if name == "safetensors/aliases.safetensors":  # recorded in its metadata, tied again
@@ -112,7 +102,7 @@ def weights():
 
 def tensors_in_safetensors():
     for name, path, found in interop.fixtures("torch", "lightning", "nemo", "distcp"):
-        rows = weight_rows(found)
+        rows = interop.weight_rows(found)
         if rows is None or name == "distcp/steps":
             continue
         to = interop.convert(

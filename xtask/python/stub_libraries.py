@@ -1,14 +1,12 @@
 """Stands in for the CUDA libraries that a wheel of torch links to and a run on a CPU never calls.
 
-    python -m venv PREFIX
-    PREFIX/bin/pip install --no-deps torch==2.4.1 nvidia-{cuda-runtime,cuda-cupti,cuda-nvrtc,nvtx}-cu12==12.1.105
-    PREFIX/bin/pip install filelock typing-extensions 'sympy<1.14' networkx jinja2 fsspec 'numpy<2.1'
     python stub_libraries.py PREFIX
 
 An old torch from the package index comes for CUDA, whose libraries weigh more than torch does (2 GB of
 4.5). The dynamic loader wants every library and every symbol to be there: so each library that is
 missing is made, with the symbols that torch asks of it, each of which ends the program when called.
-What torch calls when it is imported (the small libraries above) must be real. Needs `cc` and `readelf`.
+What torch calls when it is imported must be real: the small libraries that `requirements-torch-old.txt`
+names. Needs `cc` and `readelf`.
 """
 
 import collections

@@ -22,6 +22,8 @@ static JUDGES: &[Judge] = &[
     Judge { name: "transformers", env: &python::TORCH },
     Judge { name: "lightning", env: &python::TORCH },
     Judge { name: "nemo", env: &python::NEMO },
+    Judge { name: "distcp", env: &python::TORCH },
+    Judge { name: "torch-old", env: &python::TORCH_OLD },
 ];
 
 pub(crate) fn run(args: &[String]) -> Outcome {
@@ -74,7 +76,8 @@ fn build() -> Result<PathBuf, String> {
 
 /// Runs a judge; gives what it says it has judged.
 fn ask(judge: &Judge, program: &Path, scratch: &Path) -> Result<Vec<(String, u64)>, String> {
-    let script = root().join(format!("xtask/python/interop_{}.py", judge.name));
+    let name = judge.name.replace('-', "_");
+    let script = root().join(format!("xtask/python/interop_{name}.py"));
     let mut command = Command::new(judge.env.python());
     command
         .args(["-W", "ignore"])

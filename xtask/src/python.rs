@@ -12,10 +12,14 @@ pub(crate) struct Env {
     base: Option<&'static Env>,
     /// Free disk that its installation asks for.
     gib: u64,
+    /// Whether it links to libraries of CUDA that are not installed and get stand-ins.
+    stubs: bool,
 }
 
-pub(crate) static TORCH: Env = Env { name: "torch", base: None, gib: 7 };
-pub(crate) static NEMO: Env = Env { name: "nemo", base: Some(&TORCH), gib: 3 };
+pub(crate) static TORCH: Env = Env { name: "torch", base: None, gib: 7, stubs: false };
+pub(crate) static NEMO: Env = Env { name: "nemo", base: Some(&TORCH), gib: 3, stubs: false };
+/// An old torch, for what the releases in use understand.
+pub(crate) static TORCH_OLD: Env = Env { name: "torch-old", base: None, gib: 4, stubs: true };
 
 impl Env {
     fn dir(&self) -> PathBuf {
@@ -41,6 +45,9 @@ impl Env {
         let parent = root().join("target/python");
         fs::create_dir_all(&parent).map_err(|e| format!("{}: {e}", parent.display()))?;
         check_disk(&parent, self.gib)?;
+        if self.stubs {
+            check_tools()?;
+        }
         if self.dir().exists() {
             fs::remove_dir_all(self.dir()).map_err(|e| format!("{}: {e}", self.dir().display()))?;
         }
@@ -51,6 +58,10 @@ impl Env {
                 .args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir", "-r"])
                 .arg(&list),
         )?;
+        if self.stubs {
+            let script = root().join("xtask/python/stub_libraries.py");
+            call(Command::new(self.python()).arg(script).arg(self.dir()))?;
+        }
         if let Some(base) = self.base {
             let path = self.packages()?.join(format!("{}.pth", base.name));
             let line = format!("{}\n", base.packages()?.display());
@@ -76,6 +87,19 @@ fn host_python() -> Result<PathBuf, String> {
     Err("Python 3.11 with venv and pip is missing: install it so that `python3.11` or `python3` \
          starts it"
         .to_owned())
+}
+
+/// What `stub_libraries.py` calls; asked for before anything is downloaded.
+fn check_tools() -> Result<(), String> {
+    for tool in ["cc", "readelf"] {
+        output(Command::new(tool).arg("--version")).map_err(|_| {
+            format!(
+                "`{tool}` is missing, which makes stand-ins for libraries: install a C compiler \
+                     and binutils"
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn check_disk(at: &Path, gib: u64) -> Result<(), String> {
