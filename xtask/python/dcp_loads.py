@@ -8,8 +8,12 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint._traverse import set_element
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+# What torch refuses a checkpoint with; its own is no `Exception`.
+REFUSALS = (Exception, CheckpointException)
 
 
 def difference(a, b, at=""):

@@ -227,7 +227,7 @@ def in_one_process(directories):
         for way, load in (("load", dcp_loads.plain), ("dcp_to_torch_save", dcp_loads.consolidated)):
             try:
                 check(load(directory), expected_of(directory), "")
-            except Exception as error:  # whatever torch refuses with
+            except dcp_loads.REFUSALS as error:
                 interop.wrong(directory.name, f"{way}: {type(error).__name__} {error}")
             interop.judged(f"torch.distributed.checkpoint ({way})")
 
@@ -235,7 +235,10 @@ def in_one_process(directories):
 def on_ranks(kind, function, shapes, directories):
     for shape in shapes:
         world = torch.Size(shape).numel()
-        run_ranks(world, function, shape, directories)
+        try:
+            run_ranks(world, function, shape, directories)
+        except SystemExit as failure:  # the ranks have said why
+            interop.wrong(kind, failure)
         interop.judged(f"torch.distributed.checkpoint ({kind})", len(directories))
 
 
@@ -252,13 +255,17 @@ def weights_of_others():
         to = interop.convert(path, "weights", *flags, refused=True)
         if to is None:  # a dtype that torch lacks; the refusals are tested elsewhere
             continue
-        state = dcp_loads.plain(to)
+        interop.judged("torch.distributed.checkpoint (load)")
+        try:
+            state = dcp_loads.plain(to)
+        except dcp_loads.REFUSALS as error:
+            interop.wrong(name, f"load: {type(error).__name__} {error}")
+            continue
         got = [(key, t) for key, t in state.items() if isinstance(t, torch.Tensor)]
         got = {row["name"]: row for key, tensor in got for row in manifest.entries(key, tensor)}
         for key in sorted(got.keys() | rows.keys()):
             if got.get(key) != rows.get(key):
                 interop.wrong(name, f"{key} is {got.get(key)}, not {rows.get(key)}")
-        interop.judged("torch.distributed.checkpoint (load)")
 
 
 def main():

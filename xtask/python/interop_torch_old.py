@@ -110,7 +110,7 @@ def distributed():
                         obj |= load(to / "meta.pt", weights_only=False)
                     same = tree(manifest.describe(obj)) == expected
                     difference = None if same else "differs"
-                except Exception as error:  # whatever torch refuses with
+                except dcp_loads.REFUSALS as error:
                     difference = f"{type(error).__name__} {error}"
                 if difference:
                     interop.wrong(f"{name}.{cut} ({way})", difference)
