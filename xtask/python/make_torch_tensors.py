@@ -104,6 +104,15 @@ def tied(path):
     )
 
 
+@fixture("torch/attributes.pt", "tensors among the attributes of others")
+def attributes(path):
+    parameter = torch.nn.Parameter(numbers(3))
+    parameter.scale = numbers(2, start=5)
+    tensor = numbers(2, 2, start=9)
+    tensor.mask = numbers(4, dtype=torch.uint8)
+    torch.save({"plain": numbers(2), "parameter": parameter, "tensor": tensor}, path)
+
+
 @fixture("torch/parameters.pt", "Parameters, Buffers, attributes on tensors, a subclass", weights="")
 def parameters(path):
     attributed = numbers(2)

@@ -114,7 +114,8 @@ def parts(tensor):
             ("scales", tensor.q_per_channel_scales()),
             ("zero_points", tensor.q_per_channel_zero_points()),
         ]
-    return []
+    # What was set on a tensor as on any other object.
+    return [(k, v) for k, v in vars(tensor).items() if isinstance(v, torch.Tensor)]
 
 
 def has_bytes(tensor):

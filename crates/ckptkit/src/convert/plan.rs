@@ -1,6 +1,6 @@
 //! From a checkpoint and wishes to a layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ckptkit_core::{CopyOptions, Error, Existing, Layout, Result, Tensor};
@@ -27,6 +27,8 @@ pub(super) struct Job<'a> {
     pub(super) wish: &'a Convert,
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) report: Report,
+    /// Tensors that are kept as objects for the sake of their attributes.
+    pub(super) attributes: HashSet<String>,
 }
 
 /// The files, and the tensors that are in them under the names that a reader finds.
@@ -52,6 +54,7 @@ impl Convert {
         let mut job = Job {
             wish: self,
             checkpoint,
+            attributes: self.attributes(checkpoint),
             report: Report {
                 source: checkpoint.path().to_path_buf(),
                 destination: destination.to_path_buf(),
@@ -80,6 +83,17 @@ impl Convert {
         return self.form == distcp::Form::TorchSave;
         #[cfg(not(feature = "distcp"))]
         false
+    }
+
+    /// A distributed checkpoint has tensors where models look for them, whatever their attributes,
+    /// and what is cast is another tensor.
+    fn attributes(&self, checkpoint: &Checkpoint) -> HashSet<String> {
+        let kept = self.target.holds_objects() && self.target != Target::Distcp;
+        #[cfg(feature = "torch")]
+        if let (true, Some(file)) = (kept && self.dtype.is_none(), checkpoint.torch_file()) {
+            return torch::with_attributes(file);
+        }
+        HashSet::new()
     }
 
     /// Whether the whole tree is converted.
@@ -158,7 +172,7 @@ impl Job<'_> {
         #[cfg(feature = "torch")]
         if let (true, Some(file)) = (self.wish.target.holds_objects(), self.checkpoint.torch_file())
         {
-            return torch::object(file, full);
+            return torch::object(file, full, &self.attributes);
         }
         Object::No
     }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ckptkit_core::{Error, Layout, Result, Tensor};
 use torch_save::pickle::{Kind as NodeKind, NodeId, NodeRef};
-use torch_save::{Document, TensorKind, TorchFile, WriteOptions};
+use torch_save::{Document, TensorEntry, TensorKind, TorchFile, WriteOptions};
 
 use super::choose::{Chosen, Object};
 use super::plan::{Job, LaidOut};
@@ -142,20 +142,36 @@ fn replace(
     Ok(())
 }
 
-/// What a tensor of a torch file is there.
-pub(super) fn object(file: &TorchFile, full: &str) -> Object {
+/// What a tensor of a torch file is there. One with bytes of its own and tensors among its
+/// attributes is an object only where `attributes` are kept.
+pub(super) fn object(file: &TorchFile, full: &str, attributes: &HashSet<String>) -> Object {
     let Some(entry) = file.entry(full) else { return Object::No };
-    if let Some(whole) = entry.part_of() {
-        return Object::Part(file.tensors()[whole].tensor().name().to_owned());
-    }
-    match entry.kind() {
-        TensorKind::Plain | TensorKind::Parameter | TensorKind::Buffer
-            if entry.class().is_none() && entry.tensor().has_bytes() =>
-        {
-            Object::No
+    let is_object = |entry: &TensorEntry| {
+        let plain =
+            matches!(entry.kind(), TensorKind::Plain | TensorKind::Parameter | TensorKind::Buffer);
+        !(plain && entry.class().is_none() && entry.tensor().has_bytes())
+            || attributes.contains(entry.tensor().name())
+    };
+    // Parts have parts: the outermost object takes all of them along.
+    let mut whole = entry;
+    let mut outermost = None;
+    while let Some(outer) = whole.part_of() {
+        whole = &file.tensors()[outer];
+        if is_object(whole) {
+            outermost = Some(whole.tensor().name().to_owned());
         }
-        _ => Object::Whole,
     }
+    match outermost {
+        Some(name) => Object::Part(name),
+        None if is_object(entry) => Object::Whole,
+        None => Object::No,
+    }
+}
+
+/// The names of tensors that have others among their attributes.
+pub(super) fn with_attributes(file: &TorchFile) -> HashSet<String> {
+    let wholes = file.tensors().iter().filter_map(TensorEntry::part_of);
+    wholes.map(|at| file.tensors()[at].tensor().name().to_owned()).collect()
 }
 
 /// The node of the state dict. What comes from a torch file and keeps its names keeps its mapping
