@@ -35,8 +35,10 @@ const OPTIONAL: &[(&str, &str, &str)] = &[
 const BESIDE: &[&str] = &["xtask", "ckptkit-tests"];
 
 /// What `ckptkit-core` may bring in: name, and whether only as an option.
-const CORE: (&str, &[(&str, bool)]) =
-    ("ckptkit-core", &[("crc32fast", false), ("memmap2", true), ("rustix", true)]);
+const CORE: (&str, &[(&str, bool)]) = (
+    "ckptkit-core",
+    &[("crc32fast", false), ("foldhash", false), ("memmap2", true), ("rustix", true)],
+);
 
 /// The one file with the keyword in question.
 const UNSAFE_FILE: &str = "crates/ckptkit-core/src/mmap.rs";

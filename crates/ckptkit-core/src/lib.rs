@@ -37,6 +37,7 @@ mod dtype;
 mod entry_path;
 mod error;
 mod gather;
+pub mod hash;
 mod layout;
 mod limits;
 #[cfg(feature = "mmap")]

@@ -1,6 +1,6 @@
 //! Where a tensor stands in its tree, and the name that follows from it.
 
-use std::collections::HashMap;
+use crate::hash::{HashMap, HashMapExt};
 use std::fmt::Write as _;
 
 /// One step from a container to what it holds.

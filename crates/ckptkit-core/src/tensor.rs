@@ -72,6 +72,12 @@ impl TensorInfo {
         &self.name
     }
 
+    /// The name, to be kept without a copy: as a key of a map.
+    #[must_use]
+    pub fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
     /// The element type.
     #[must_use]
     pub fn dtype(&self) -> Dtype {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{Error, Result, Tensor, TensorInfo, TensorSource, no_such_tensor};
 
@@ -28,7 +29,8 @@ impl OpenOptions {
 pub struct Checkpoint {
     path: PathBuf,
     opened: Opened,
-    by_name: HashMap<String, usize>,
+    /// Made when the first is looked up.
+    by_name: OnceLock<HashMap<Arc<str>, usize>>,
 }
 
 impl Checkpoint {
@@ -56,13 +58,7 @@ impl Checkpoint {
             crate::reader::open(path, detected, options).map_err(|e| e.in_file(path))?;
         let failures = std::mem::take(&mut opened.failures).into_iter();
         opened.failures = failures.map(|(name, e)| (name, e.in_file(path))).collect();
-        let by_name = opened
-            .entries
-            .iter()
-            .enumerate()
-            .map(|(i, e)| (e.tensor.name().to_owned(), i))
-            .collect();
-        Ok(Self { path: path.to_path_buf(), opened, by_name })
+        Ok(Self { path: path.to_path_buf(), opened, by_name: OnceLock::new() })
     }
 
     /// The path as it was given.
@@ -106,7 +102,11 @@ impl Checkpoint {
     /// [`NotFound`](ckptkit_core::ErrorKind::NotFound), with near names; for an entry that is malformed beyond
     /// having a shape, its error.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        if let Some(&i) = self.by_name.get(name) {
+        let by_name = self.by_name.get_or_init(|| {
+            let names = self.tensors().map(|t| t.info().shared_name());
+            names.zip(0..).collect()
+        });
+        if let Some(&i) = by_name.get(name) {
             return Ok(self.opened.entries[i].tensor.clone());
         }
         match self.opened.failures.iter().find(|(n, _)| n == name) {

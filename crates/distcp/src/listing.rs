@@ -1,12 +1,11 @@
 //! Every tensor of a checkpoint under its name.
 
-use std::collections::{HashMap, HashSet};
-
+use ckptkit_core::hash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use ckptkit_core::{Error, Key, Result, StorageId, Tensor, TensorInfo, unique_names};
 use torch_save::{TorchFile, Value};
 
 use crate::item::ByteItem;
-use crate::metadata::{Entry, EntryKind};
+use crate::metadata::{Entry, EntryKind, Tables, narrow};
 use crate::read::DistCheckpoint;
 
 /// Where a listed tensor comes from.
@@ -24,8 +23,10 @@ pub(crate) struct Listing {
     origins: Vec<Origin>,
     /// The path of each, where the metadata's entry does not say it.
     paths: Vec<Option<Vec<Key>>>,
+    /// Of those whose name is not their entry's.
     by_name: HashMap<String, usize>,
-    by_entry: HashMap<u32, usize>,
+    /// For every entry of the metadata its position; [`ABSENT`] for what is not listed.
+    by_entry: Vec<u32>,
     /// Names in the checkpoint of tensors inside objects: (object, name in it).
     inside: HashMap<(Holder, String), usize>,
     /// Entries of which not even a shape is known.
@@ -40,6 +41,8 @@ pub(crate) enum Holder {
     Meta,
     Common,
 }
+
+const ABSENT: u32 = u32::MAX;
 
 struct Draft {
     /// `None` where the FQN is the name.
@@ -131,59 +134,52 @@ impl Listing {
         notes: Vec<String>,
     ) -> Self {
         let tables = &checkpoint.0.tables;
-        let plain: Vec<String> = drafts
-            .iter()
-            .map(|d| match &d.path {
-                Some(path) => ckptkit_core::join(path),
-                None => d.info.name().to_owned(),
-            })
-            .collect();
         // FQNs are keys of a dict and cannot clash; only paths from elsewhere can.
-        let mut seen = HashSet::with_capacity(plain.len());
-        let clash = !plain.iter().all(|name| seen.insert(name.as_str()));
-        drop(seen);
-        let names = if clash {
-            let paths: Vec<Vec<Key>> = drafts
-                .iter()
-                .map(|d| match &d.path {
-                    Some(path) => path.clone(),
-                    None => tables.path(&tables.entries[d.fqn as usize]),
-                })
-                .collect();
-            unique_names(paths.iter().map(Vec::as_slice))
+        let names = if drafts.iter().all(|d| d.path.is_none()) {
+            Vec::new()
         } else {
-            plain
+            names(tables, &drafts)
         };
         let mut out = Self {
             infos: Vec::with_capacity(drafts.len()),
             origins: Vec::with_capacity(drafts.len()),
             paths: Vec::with_capacity(drafts.len()),
-            by_name: HashMap::with_capacity(drafts.len()),
-            by_entry: HashMap::new(),
+            by_name: HashMap::new(),
+            by_entry: vec![ABSENT; tables.entries.len()],
             inside: HashMap::new(),
             failures,
             notes,
         };
-        for (i, (draft, name)) in drafts.into_iter().zip(names).enumerate() {
+        let mut names = names.into_iter();
+        for (i, draft) in drafts.into_iter().enumerate() {
+            let name = names.next().filter(|name| name != draft.info.name());
             let (info, origin) = match draft.origin {
                 Origin::Entry(index) => {
-                    out.by_entry.insert(index, i);
-                    let same = draft.info.name() == name;
-                    let info = if same { draft.info } else { rename(&draft.info, &name) };
+                    out.by_entry[index as usize] = narrow(i);
+                    let info = match &name {
+                        Some(name) => rename(&draft.info, name),
+                        None => draft.info,
+                    };
                     (info, Origin::Entry(index))
                 }
                 Origin::Inside(tensor) => {
-                    let tensor = tensor.renamed(name.as_str());
+                    let tensor = match &name {
+                        Some(name) => tensor.renamed(name.as_str()),
+                        None => tensor,
+                    };
                     (tensor.info().clone(), Origin::Inside(tensor))
                 }
             };
+            let by_entry = matches!(origin, Origin::Entry(_)) && name.is_none();
+            if !by_entry {
+                out.by_name.insert(info.name().to_owned(), i);
+            }
             if let Some(holder) = draft.holder {
                 out.inside.insert(holder, i);
             }
             out.paths.push(draft.path);
             out.infos.push(info);
             out.origins.push(origin);
-            out.by_name.insert(name, i);
         }
         out
     }
@@ -201,21 +197,32 @@ impl Listing {
         })
     }
 
-    pub(crate) fn find(&self, name: &str) -> Option<(&TensorInfo, &Origin)> {
-        let &i = self.by_name.get(name)?;
+    pub(crate) fn find(&self, tables: &Tables, name: &str) -> Option<(&TensorInfo, &Origin)> {
+        let i = match self.by_name.get(name) {
+            Some(&i) => i,
+            None => {
+                let i = *self.by_entry.get(tables.index_of(name)? as usize)? as usize;
+                self.infos.get(i).filter(|info| info.name() == name).map(|_| i)?
+            }
+        };
         Some((&self.infos[i], &self.origins[i]))
     }
 
     /// The entry that a name stands for.
-    pub(crate) fn origin(&self, name: &str) -> Option<u32> {
-        match self.find(name)?.1 {
+    pub(crate) fn origin(&self, tables: &Tables, name: &str) -> Option<u32> {
+        match self.find(tables, name)?.1 {
             Origin::Entry(index) => Some(*index),
             Origin::Inside(_) => None,
         }
     }
 
     pub(crate) fn info_of(&self, entry: u32) -> Option<&TensorInfo> {
-        self.by_entry.get(&entry).map(|&i| &self.infos[i])
+        self.infos.get(*self.by_entry.get(entry as usize)? as usize)
+    }
+
+    /// Every tensor's description and where it is from, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&TensorInfo, &Origin)> {
+        self.infos.iter().zip(&self.origins)
     }
 
     /// A value of an object with its tensors by their names in the checkpoint.
@@ -249,6 +256,25 @@ impl Listing {
             other => other,
         }
     }
+}
+
+/// Unique names for tensors whose paths are not all that of an entry.
+fn names(tables: &Tables, drafts: &[Draft]) -> Vec<String> {
+    let name = |d: &Draft| match &d.path {
+        Some(path) => ckptkit_core::join(path),
+        None => d.info.name().to_owned(),
+    };
+    let plain: Vec<String> = drafts.iter().map(name).collect();
+    let mut seen = HashSet::with_capacity(plain.len());
+    if plain.iter().all(|name| seen.insert(name.as_str())) {
+        return plain;
+    }
+    let path = |d: &Draft| match &d.path {
+        Some(path) => path.clone(),
+        None => tables.path(&tables.entries[d.fqn as usize]),
+    };
+    let paths: Vec<Vec<Key>> = drafts.iter().map(path).collect();
+    unique_names(paths.iter().map(Vec::as_slice))
 }
 
 /// Containers of storages: what two objects hold is not shared, whatever each calls it.

@@ -8,7 +8,7 @@ use torch_save::Graph;
 
 use crate::item::Items;
 use crate::layout;
-use crate::metadata::{Decoder, EntryKind, narrow};
+use crate::metadata::{Decoder, Entry, EntryKind, narrow};
 use crate::objects;
 use crate::read::{DistCheckpoint, Inner};
 use crate::rules::Rules;
@@ -137,7 +137,7 @@ fn build(
             entry.fqn
         ));
     }
-    let mut ends = vec![(0, String::new()); tables.files.len()];
+    let mut ends: Vec<(u64, Option<&Entry>)> = vec![(0, None); tables.files.len()];
     let mut behind_bytes = vec![0; tables.files.len()];
     for (entry, item) in tables.items() {
         let end = item.offset + item.length;
@@ -147,9 +147,12 @@ fn build(
             *last = end.max(*last);
         }
         if let Some(slot) = ends.get_mut(item.file as usize).filter(|slot| slot.0 < end) {
-            *slot = (end, format!("the item of {}", entry.fqn));
+            *slot = (end, Some(entry));
         }
     }
+    let of = |entry: Option<&Entry>| entry.map(|e| format!("the item of {}", e.fqn));
+    let ends: Vec<(u64, String)> =
+        ends.into_iter().map(|(end, entry)| (end, of(entry).unwrap_or_default())).collect();
     let first_object = narrow(tables.files.len());
     let mut objects_fault = None;
     if objects::expected(&names, &tables) {
@@ -166,7 +169,6 @@ fn build(
     let limits_of = limits.clone();
     let items = Items { files, transforms, limits: limits_of, behind_bytes, blobs, first_object };
     let items = Arc::new(items);
-    let by_fqn = tables.entries.iter().zip(0..).map(|(entry, i)| (entry.fqn.clone(), i)).collect();
     Ok(DistCheckpoint(Arc::new(Inner {
         tables,
         items,
@@ -178,7 +180,6 @@ fn build(
         notes,
         found,
         names,
-        by_fqn,
         metadata_ranks: ranks.len(),
         meta: OnceLock::new(),
         common: OnceLock::new(),

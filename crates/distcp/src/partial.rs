@@ -17,7 +17,9 @@ impl DistCheckpoint {
     /// # Errors
     /// `NotFound`; what keeps the tensor from being read.
     pub fn filled(&self, name: &str) -> Result<Vec<Region>> {
-        if self.listing().find(name).is_some() && self.listing().origin(name).is_none() {
+        if self.listing().find(&self.0.tables, name).is_some()
+            && self.listing().origin(&self.0.tables, name).is_none()
+        {
             return Ok(Vec::new());
         }
         let entry = &self.0.tables.entries[self.entry_index(name)? as usize];

@@ -1,6 +1,5 @@
 //! An opened checkpoint.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -35,7 +34,6 @@ pub(crate) struct Inner {
     pub(crate) notes: Vec<String>,
     pub(crate) found: Option<layout::Found>,
     pub(crate) names: Vec<String>,
-    pub(crate) by_fqn: HashMap<String, u32>,
     pub(crate) metadata_ranks: usize,
     pub(crate) meta: OnceLock<Result<Option<TorchFile>>>,
     pub(crate) common: OnceLock<Result<Option<TorchFile>>>,
@@ -192,6 +190,15 @@ impl DistCheckpoint {
     /// [`infos`](TensorSource::infos): the path that was flattened into its name.
     pub fn paths(&self) -> impl Iterator<Item = Vec<ckptkit_core::Key>> + '_ {
         self.listing().paths(self)
+    }
+
+    /// Every tensor, in the order of [`infos`](TensorSource::infos), as
+    /// [`tensor`](TensorSource::tensor) gives it.
+    pub fn tensors(&self) -> impl Iterator<Item = Result<Tensor>> + '_ {
+        self.listing().all().map(|(info, origin)| match origin {
+            Origin::Entry(index) => self.entry_tensor(*index, info),
+            Origin::Inside(tensor) => Ok(tensor.clone()),
+        })
     }
 
     /// Entries that cannot be listed, because not even a shape is known or their object cannot be
@@ -422,10 +429,10 @@ impl DistCheckpoint {
     }
 
     pub(crate) fn entry_index(&self, fqn: &str) -> Result<u32> {
-        if let Some(&index) = self.0.by_fqn.get(fqn) {
+        if let Some(index) = self.0.tables.index_of(fqn) {
             return Ok(index);
         }
-        if let Some(index) = self.listing().origin(fqn) {
+        if let Some(index) = self.listing().origin(&self.0.tables, fqn) {
             return Ok(index);
         }
         let names = self.0.tables.entries.iter().map(|e| e.fqn.as_str());
@@ -477,7 +484,7 @@ impl TensorSource for DistCheckpoint {
     /// [`TensorBytes::Broken`](ckptkit_core::TensorBytes::Broken).
     fn tensor(&self, name: &str) -> Result<Tensor> {
         let listing = self.listing();
-        if let Some((info, origin)) = listing.find(name) {
+        if let Some((info, origin)) = listing.find(&self.0.tables, name) {
             return match origin {
                 Origin::Entry(index) => self.entry_tensor(*index, info),
                 Origin::Inside(tensor) => Ok(tensor.clone()),
@@ -487,7 +494,7 @@ impl TensorSource for DistCheckpoint {
             return Err(e.clone());
         }
         // By FQN, where the name is another.
-        if let Some(&index) = self.0.by_fqn.get(name) {
+        if let Some(index) = self.0.tables.index_of(name) {
             if let Some(info) = listing.info_of(index) {
                 return self.entry_tensor(index, info);
             }

@@ -1,7 +1,6 @@
 //! Which of torch's containers a file is, and where its storages lie.
 
-use std::collections::{HashMap, HashSet};
-
+use ckptkit_core::hash::{HashMap, HashSet};
 use ckptkit_core::{Error, ErrorKind, Key, Limits, Result, ResultExt, Section, Tensor};
 
 use crate::detect;
@@ -314,7 +313,7 @@ impl Opened {
 
     /// The members of an archive that hold these storages of object `part`, found together.
     pub(crate) fn locate(&self, part: usize, keys: &HashSet<&str>) -> Located {
-        let Store::Zip(archive) = &self.store else { return Located::new() };
+        let Store::Zip(archive) = &self.store else { return Located::default() };
         let folder = self.folder(part);
         let key = |name: &'_ str| -> Option<String> {
             let (f, key) = name.split_once('/')?;

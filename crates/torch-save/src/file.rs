@@ -1,10 +1,10 @@
 //! An opened file: its object graph and its tensors.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{
     Error, Key, Limits, Result, ResultExt, Section, Tensor, TensorBytes, TensorInfo, TensorSource,
     no_such_tensor, unique_names,
@@ -109,7 +109,8 @@ pub struct TorchFile(Arc<Inner>);
 struct Inner {
     opened: Opened,
     entries: Vec<TensorEntry>,
-    by_name: HashMap<String, usize>,
+    /// Made when the first is looked up.
+    by_name: OnceLock<HashMap<Arc<str>, usize>>,
     /// The first entry of a tensor object.
     by_node: HashMap<(usize, NodeId), usize>,
     /// The other entries of tensor objects of the first part that several names share.
@@ -169,7 +170,7 @@ impl TorchFile {
         let specs = drafts.iter().filter_map(|(part, _, f)| Some((*part, f.spec.as_ref().ok()?)));
         let mut placer = Placer::new(&opened, specs);
         let mut entries: Vec<TensorEntry> = Vec::with_capacity(drafts.len());
-        let mut positions: HashMap<usize, usize> = HashMap::new();
+        let mut positions: Vec<Option<usize>> = Vec::with_capacity(drafts.len());
         let mut by_node = HashMap::new();
         let mut shared = HashMap::new();
         for (i, (part, base, found)) in drafts.into_iter().enumerate() {
@@ -177,7 +178,7 @@ impl TorchFile {
             match found.spec.and_then(|spec| placer.place(part, name, spec)) {
                 Ok(placed) => {
                     let at = entries.len();
-                    positions.insert(i, at);
+                    positions.push(Some(at));
                     match by_node.entry((part, found.node)) {
                         Entry::Vacant(slot) => {
                             slot.insert(at);
@@ -195,13 +196,16 @@ impl TorchFile {
                         requires_grad: placed.requires_grad,
                         class: placed.class,
                         location: placed.location,
-                        part_of: found.part_of.and_then(|p| positions.get(&(base + p)).copied()),
+                        part_of: found
+                            .part_of
+                            .and_then(|p| positions.get(base + p).copied().flatten()),
                     });
                 }
-                Err(e) => failures.push((
-                    name.clone(),
-                    e.within(format_args!("tensor {name}")).in_file(section.name()),
-                )),
+                Err(e) => {
+                    positions.push(None);
+                    let e = e.within(format_args!("tensor {name}")).in_file(section.name());
+                    failures.push((name.clone(), e));
+                }
             }
         }
         notes.append(&mut placer.notes);
@@ -230,12 +234,10 @@ impl TorchFile {
                 )),
             }
         }
-        let by_name =
-            entries.iter().enumerate().map(|(i, e)| (e.tensor.name().to_owned(), i)).collect();
         Ok(Self(Arc::new(Inner {
             opened,
             entries,
-            by_name,
+            by_name: OnceLock::new(),
             by_node,
             shared,
             failures,
@@ -280,7 +282,9 @@ impl TorchFile {
     /// Looks an entry up by its tensor's name.
     #[must_use]
     pub fn entry(&self, name: &str) -> Option<&TensorEntry> {
-        self.0.by_name.get(name).map(|&i| &self.0.entries[i])
+        let names = || self.0.entries.iter().map(|e| e.tensor.info().shared_name());
+        let by_name = self.0.by_name.get_or_init(|| names().zip(0..).collect());
+        by_name.get(name).map(|&i| &self.0.entries[i])
     }
 
     /// The tensor that a node of [`TorchFile::graph`] is.

@@ -3,8 +3,7 @@
 //! A container that several paths reach is entered once, under the first; so the walk is linear in
 //! the file however the graph shares, and needs no stack of its own depth.
 
-use std::collections::{HashMap, HashSet};
-
+use ckptkit_core::hash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use ckptkit_core::{Error, Key, Result};
 
 use crate::pickle::{Global, Graph, Kind, Mut, NodeId, NodeRef};

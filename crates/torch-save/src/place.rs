@@ -1,7 +1,6 @@
 //! From a tensor's description to the address of its bytes.
 
-use std::collections::{HashMap, HashSet};
-
+use ckptkit_core::hash::{HashMap, HashMapExt, HashSet};
 use ckptkit_core::{
     Dtype, Error, Result, ResultExt, Section, StorageId, Strided, Tensor, TensorBytes, TensorInfo,
     Transform, shape,

@@ -143,7 +143,8 @@ impl TorchFile {
                 keys.push(wanted);
             }
         }
-        let wanted: std::collections::HashSet<&str> = keys.iter().map(|k| k.key.as_str()).collect();
+        let wanted: ckptkit_core::hash::HashSet<&str> =
+            keys.iter().map(|k| k.key.as_str()).collect();
         let mut located = opened.locate(0, &wanted);
         for storage in keys {
             let section = opened

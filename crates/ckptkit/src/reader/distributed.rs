@@ -30,8 +30,9 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         .open(path)?;
     let mut entries = Vec::new();
     let mut failures = checkpoint.failures().to_vec();
-    for (info, path) in checkpoint.infos().zip(checkpoint.paths()) {
-        match checkpoint.tensor(info.name()) {
+    let listed = checkpoint.infos().zip(checkpoint.tensors()).zip(checkpoint.paths());
+    for ((info, tensor), path) in listed {
+        match tensor {
             Ok(tensor) => entries.push(Entry { tensor, path }),
             Err(e) => failures.push((info.name().to_owned(), e)),
         }

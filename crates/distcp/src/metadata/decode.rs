@@ -1,8 +1,8 @@
 //! One `.metadata` graph to rows; several, where every rank wrote its own.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
+use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Dtype, DtypeClass, Error, ErrorKind, Result, TensorInfo};
 use torch_save::pickle::{Graph, Kind, NodeRef};
 
@@ -12,7 +12,6 @@ use super::{ChunkRow, DimsAt, Entry, EntryKind, ItemAt, PathAt, Tables, TensorRo
 /// Collects the tables of one checkpoint.
 pub(crate) struct Decoder {
     pub(super) tables: Tables,
-    pub(super) by_fqn: HashMap<Vec<u8>, u32>,
     pub(super) by_file: HashMap<String, u32>,
     pub(super) by_transforms: HashMap<Vec<String>, u32>,
     /// Which metadata file a chunk row came from is told by where that file's rows start.
@@ -29,9 +28,8 @@ impl Decoder {
         let tables = Tables { transforms: vec![Vec::new()], ..Tables::default() };
         Self {
             tables,
-            by_fqn: HashMap::new(),
             by_file: HashMap::new(),
-            by_transforms: HashMap::from([(Vec::new(), 0)]),
+            by_transforms: [(Vec::new(), 0)].into_iter().collect(),
             absorbed: Vec::new(),
             budget: 4096,
             path_text: 0,
@@ -123,7 +121,7 @@ impl Decoder {
             )));
         };
         let next = narrow(self.tables.entries.len());
-        let index = match self.by_fqn.entry(raw.to_vec()) {
+        let index = match self.tables.by_fqn.entry(raw.into()) {
             Slot::Vacant(slot) => *slot.insert(next),
             Slot::Occupied(_) if hidden => return Ok(()),
             Slot::Occupied(slot) => *slot.get(),
@@ -131,6 +129,7 @@ impl Decoder {
         if index == next {
             let fqn = walk::escaped(raw);
             if fqn.as_bytes() != raw {
+                self.tables.escaped.insert(fqn.clone(), next);
                 let note = format!("the name {fqn} is no UTF-8 and is written with escapes");
                 self.tables.notes.push(note);
             }

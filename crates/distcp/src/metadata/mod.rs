@@ -11,6 +11,7 @@ mod walk;
 
 use std::ops::Range;
 
+use ckptkit_core::hash::HashMap;
 use ckptkit_core::{Dtype, Error, Key, Result};
 
 pub(crate) use decode::{Decoder, narrow};
@@ -24,6 +25,10 @@ pub(crate) const NO_FILE: u32 = u32::MAX;
 pub(crate) struct Tables {
     /// In the order in which they are first mentioned.
     pub(crate) entries: Vec<Entry>,
+    /// Their positions, by the bytes of their names.
+    by_fqn: HashMap<Box<[u8]>, u32>,
+    /// Those whose names are escaped, by the escaped name.
+    escaped: HashMap<String, u32>,
     chunks: Vec<ChunkRow>,
     items: Vec<ItemAt>,
     dims: Vec<u64>,
@@ -170,11 +175,17 @@ impl Tables {
             Err(e) => (ItemAt::NONE, Some(e)),
         };
         let kind = EntryKind::Bytes(at);
+        self.by_fqn.insert(fqn.as_bytes().into(), narrow(self.entries.len()));
         self.entries.push(Entry { fqn, kind, path: PathAt::Absent, fault });
     }
 
     pub(crate) fn chunk_count(&self) -> usize {
         self.chunks.len()
+    }
+
+    /// The position of the entry with a name; with one that is escaped where it is no UTF-8.
+    pub(crate) fn index_of(&self, fqn: &str) -> Option<u32> {
+        self.by_fqn.get(fqn.as_bytes()).or_else(|| self.escaped.get(fqn)).copied()
     }
 
     /// Whether the name joined from the entry's path is its FQN.

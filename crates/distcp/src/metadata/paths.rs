@@ -16,7 +16,7 @@ pub(crate) fn most_positions(entries: usize) -> usize {
 impl Decoder {
     pub(super) fn path(&mut self, key: NodeRef<'_>, value: NodeRef<'_>) -> Result<()> {
         let (Kind::Str(raw) | Kind::Bytes(raw)) = key.kind() else { return Ok(()) };
-        let Some(&index) = self.by_fqn.get(raw) else { return Ok(()) };
+        let Some(&index) = self.tables.by_fqn.get(raw) else { return Ok(()) };
         let parts = walk::items(value, "a path in planner_data")?;
         let mut keys = Vec::with_capacity(parts.len());
         for part in &parts {
@@ -80,7 +80,7 @@ impl Decoder {
     }
 
     pub(super) fn mcore(&mut self, key: NodeRef<'_>, value: NodeRef<'_>) -> Result<()> {
-        let Some(&index) = key.as_str().and_then(|k| self.by_fqn.get(k.as_bytes())) else {
+        let Some(&index) = key.as_str().and_then(|k| self.tables.by_fqn.get(k.as_bytes())) else {
             return Ok(());
         };
         let shape = value

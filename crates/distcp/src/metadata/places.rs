@@ -1,8 +1,8 @@
 //! `storage_data`: where the item of each chunk and object lies.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
+use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{EntryPath, Error, Result, ResultExt};
 use torch_save::pickle::{Kind, NodeRef};
 
@@ -96,7 +96,7 @@ impl Decoder {
         let Some(Kind::Str(raw) | Kind::Bytes(raw)) = fqn.map(NodeRef::kind) else {
             return Err(Error::malformed("a key of storage_data has no name"));
         };
-        let Some(&tensor) = self.by_fqn.get(raw) else {
+        let Some(&tensor) = self.tables.by_fqn.get(raw) else {
             self.strays += 1;
             return Ok(None);
         };

@@ -7,8 +7,8 @@ const DCP: [&str; 2] =
     ["torch.distributed.checkpoint.metadata", "torch.distributed._shard.checkpoint.metadata"];
 const FILESYSTEM: [&str; 2] =
     ["torch.distributed.checkpoint.filesystem", "torch.distributed._shard.checkpoint.filesystem"];
-const SHARDED_TENSOR: [&str; 1] = ["torch.distributed._shard.sharded_tensor.metadata"];
-const MEGATRON: [&str; 1] = ["megatron.core.dist_checkpointing.strategies.torch"];
+const SHARDED_TENSOR: &str = "torch.distributed._shard.sharded_tensor.metadata";
+const MEGATRON: &str = "megatron.core.dist_checkpointing.strategies.torch";
 
 /// The classes that the tables are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,23 +38,19 @@ pub(super) fn class(node: NodeRef<'_>, wanted: &'static str) -> Result<Class> {
     let Kind::Global(global) = node.other(class).kind() else {
         return Err(Error::malformed(format!("the class of {wanted} is no plain name")));
     };
-    let rows: [(&[&str], &str, Class); 9] = [
-        (&DCP, "ChunkStorageMetadata", Class::Chunk),
-        (&DCP, "MetadataIndex", Class::Index),
-        (&FILESYSTEM, "_StorageInfo", Class::StorageInfo),
-        (&DCP, "TensorStorageMetadata", Class::Tensor),
-        (&DCP, "TensorProperties", Class::Properties),
-        (&SHARDED_TENSOR, "TensorProperties", Class::ShardProperties),
-        (&DCP, "BytesStorageMetadata", Class::Bytes),
-        (&DCP, "Metadata", Class::Metadata),
-        (&MEGATRON, "MCoreMetadata", Class::MCoreMetadata),
-    ];
-    for (modules, name, class) in rows {
-        if global.name == name && modules.contains(&global.module) {
-            return Ok(class);
-        }
+    let dcp = || DCP.contains(&global.module);
+    match global.name {
+        "ChunkStorageMetadata" if dcp() => Ok(Class::Chunk),
+        "MetadataIndex" if dcp() => Ok(Class::Index),
+        "_StorageInfo" if FILESYSTEM.contains(&global.module) => Ok(Class::StorageInfo),
+        "TensorStorageMetadata" if dcp() => Ok(Class::Tensor),
+        "TensorProperties" if dcp() => Ok(Class::Properties),
+        "TensorProperties" if global.module == SHARDED_TENSOR => Ok(Class::ShardProperties),
+        "BytesStorageMetadata" if dcp() => Ok(Class::Bytes),
+        "Metadata" if dcp() => Ok(Class::Metadata),
+        "MCoreMetadata" if global.module == MEGATRON => Ok(Class::MCoreMetadata),
+        _ => Err(unknown_global(node, wanted)),
     }
-    Err(unknown_global(node, wanted))
 }
 
 /// The error for an object whose class is off the table where its value is needed.

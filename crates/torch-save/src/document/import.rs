@@ -1,6 +1,6 @@
 //! Objects of other files.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use ckptkit_core::{Error, Result, ResultExt};
 
@@ -88,7 +88,7 @@ impl Document {
             nodes: HashMap::new(),
             storages: HashMap::new(),
             views: HashMap::new(),
-            located: Located::new(),
+            located: Located::default(),
         };
         if file.container() == Container::TarEra {
             // Tensors are no calls there: each persistent id stands for a whole one.
@@ -110,7 +110,7 @@ impl Document {
                 _ => None,
             })
             .collect();
-        let keys: HashSet<&str> = keys.iter().map(String::as_str).collect();
+        let keys: ckptkit_core::hash::HashSet<&str> = keys.iter().map(String::as_str).collect();
         import.located = file.opened().locate(0, &keys);
         Ok(import)
     }

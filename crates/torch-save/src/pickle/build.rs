@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Error, Result};
 
-use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow};
+use super::graph::{
+    GlobalName, Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow,
+};
 use super::node::NodeRef;
 
 /// A graph in the making. Nodes are made bottom up and returned as ids; containers are filled
@@ -162,8 +164,7 @@ impl Builder {
         if let Some(&id) = self.globals.get(&key) {
             return id;
         }
-        let names = (self.bytes_of(module.as_bytes()), self.bytes_of(name.as_bytes()));
-        self.graph.globals.push(names);
+        self.graph.globals.push(GlobalName::new(module, name));
         let id = self.add(Repr::Global(narrow(self.graph.globals.len() - 1)));
         self.globals.insert(key, id);
         id

@@ -80,13 +80,28 @@ pub(super) struct MutRecord {
 
 pub(super) const NO_MUT: u32 = u32::MAX;
 
+/// The name of a class or function: as the pickle spells it, and Python 3's where that is another.
+#[derive(Clone, Debug)]
+pub(super) struct GlobalName {
+    pub(super) spelled: (Box<str>, Box<str>),
+    python3: Option<(Box<str>, Box<str>)>,
+}
+
+impl GlobalName {
+    pub(super) fn new(module: &str, name: &str) -> Self {
+        let now = python3_name(module, name);
+        let python3 = (!now.is(module, name)).then(|| (now.module.into(), now.name.into()));
+        Self { spelled: (module.into(), name.into()), python3 }
+    }
+}
+
 /// The object graph of one pickle.
 #[derive(Clone, Debug)]
 pub struct Graph {
     pub(super) nodes: Vec<Node>,
     pub(super) edges: Vec<NodeId>,
     pub(super) muts: Vec<MutRecord>,
-    pub(super) globals: Vec<(Span, Span)>,
+    pub(super) globals: Vec<GlobalName>,
     pub(super) heap: Vec<u8>,
     pub(super) root: u32,
     pub(super) protocol: u8,
@@ -217,6 +232,7 @@ impl Graph {
 
     /// The node with an id of this graph; the root for an id of another one.
     #[must_use]
+    #[inline]
     pub fn node(&self, id: NodeId) -> NodeRef<'_> {
         let id = if (id.0 as usize) < self.nodes.len() { id } else { NodeId(self.root) };
         NodeRef { graph: self, id }
@@ -287,15 +303,17 @@ impl Graph {
         (0..self.globals.len()).map(|i| self.global(u32::try_from(i).unwrap_or(0)))
     }
 
+    #[inline]
     pub(super) fn global(&self, index: u32) -> Global<'_> {
-        let (module, name) = self.spelled(index);
-        python3_name(module, name)
+        let known = &self.globals[index as usize];
+        let (module, name) = known.python3.as_ref().unwrap_or(&known.spelled);
+        Global { module, name }
     }
 
     /// Module and name of a global as the pickle spells them.
     pub(super) fn spelled(&self, index: u32) -> (&str, &str) {
-        let (module, name) = self.globals[index as usize];
-        (self.text(module), self.text(name))
+        let (module, name) = &self.globals[index as usize].spelled;
+        (module, name)
     }
 
     /// Every reference of a node to another one: its parts, then what happened to it, in order.
@@ -322,11 +340,7 @@ impl Graph {
         }
     }
 
-    fn text(&self, span: Span) -> &str {
-        // Names of globals are checked to be UTF-8 when they are interned.
-        std::str::from_utf8(self.slice(span)).unwrap_or("")
-    }
-
+    #[inline]
     pub(super) fn slice(&self, span: Span) -> &[u8] {
         let start = span.start as usize;
         self.heap.get(start..start + span.len as usize).unwrap_or_default()

@@ -6,13 +6,15 @@
 mod input;
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
+use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Error, Limits, Result};
 
-use super::graph::{Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow};
+use super::graph::{
+    GlobalName, Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow,
+};
 use super::text;
 
 /// Why a pickle cannot be decoded; where more of it might help, how many bytes that takes.
@@ -41,9 +43,9 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph, Failure> {
         limits,
         needs: Cell::new(None),
         graph: Graph {
-            nodes: Vec::with_capacity(bytes.len() / 8),
-            edges: Vec::new(),
-            muts: Vec::new(),
+            nodes: Vec::with_capacity(bytes.len() / BYTES_A_NODE),
+            edges: Vec::with_capacity(bytes.len() / BYTES_AN_EDGE),
+            muts: Vec::with_capacity(bytes.len() / BYTES_A_MUTATION),
             globals: Vec::new(),
             heap: bytes,
             root: 0,
@@ -77,6 +79,12 @@ struct Machine<'l> {
 }
 
 const ABSENT: u32 = u32::MAX;
+
+/// Pickles of torch have so many bytes for each of these, or more: what is reserved too much is
+/// never touched, and given back in the end.
+const BYTES_A_NODE: usize = 5;
+const BYTES_AN_EDGE: usize = 6;
+const BYTES_A_MUTATION: usize = 20;
 
 impl Machine<'_> {
     fn run(&mut self) -> Result<()> {
@@ -295,13 +303,15 @@ impl Machine<'_> {
                     b'u' => MutKind::SetItems,
                     _ => MutKind::AddItems,
                 };
-                let items = self.pop_mark()?;
+                let mark = self.mark()?;
+                let items = self.edges_from(mark)?;
                 let to = self.top()?;
-                self.record(to, kind, &items)
+                self.changed(to, kind, items)
             }
         }
     }
 
+    #[inline]
     fn memoize(&mut self, opcode: u8) -> Result<()> {
         let index = match opcode {
             0x94 => self.memo_len,
@@ -336,7 +346,9 @@ impl Machine<'_> {
                     self.memo.resize(i + 1, ABSENT);
                 }
                 self.memo[i] = id;
-                self.sparse_memo.remove(&index);
+                if !self.sparse_memo.is_empty() {
+                    self.sparse_memo.remove(&index);
+                }
             }
             _ => {
                 self.sparse_memo.insert(index, id);
@@ -347,21 +359,21 @@ impl Machine<'_> {
 
     /// The number of a global; each is kept once.
     fn global(&mut self, module: Span, name: Span) -> Result<Repr> {
-        let spelled = (self.graph.slice(module), self.graph.slice(name));
-        let mut hash = self.hasher.hash_one(spelled);
+        let spelled = [module, name].map(|s| std::str::from_utf8(self.graph.slice(s)));
+        let [Ok(module), Ok(name)] = spelled else {
+            return Err(Error::malformed("a global's name is not UTF-8"));
+        };
+        let mut hash = self.hasher.hash_one((module, name));
         while let Some(&index) = self.interned.get(&hash) {
-            let (module, name) = self.graph.globals[index as usize];
-            if (self.graph.slice(module), self.graph.slice(name)) == spelled {
+            if self.graph.spelled(index) == (module, name) {
                 return Ok(Repr::Global(index));
             }
             hash = hash.wrapping_add(1);
         }
-        if std::str::from_utf8(spelled.0).is_err() || std::str::from_utf8(spelled.1).is_err() {
-            return Err(Error::malformed("a global's name is not UTF-8"));
-        }
         let index = narrow(self.graph.globals.len());
         self.interned.insert(hash, index);
-        self.graph.globals.push((module, name));
+        let known = GlobalName::new(module, name);
+        self.graph.globals.push(known);
         Ok(Repr::Global(index))
     }
 
@@ -382,6 +394,7 @@ impl Machine<'_> {
         self.graph.nodes[id as usize].repr
     }
 
+    #[inline]
     fn node(&mut self, repr: Repr) -> Result<u32> {
         if self.graph.nodes.len() >= self.limits.nodes {
             return Err(Error::limit(format!("more than {} objects", self.limits.nodes)));
@@ -396,16 +409,21 @@ impl Machine<'_> {
     }
 
     fn record(&mut self, to: u32, kind: MutKind, ids: &[u32]) -> Result<()> {
-        if kind == MutKind::SetItems && ids.len() % 2 != 0 {
-            return Err(Error::malformed("a key without a value"));
-        }
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let span = self.edges(ids)?;
-        self.graph.link(to, MutRecord { kind, start: span.start, len: span.len, next: NO_MUT })
+        let items = self.edges(ids)?;
+        self.changed(to, kind, items)
     }
 
+    fn changed(&mut self, to: u32, kind: MutKind, items: Span) -> Result<()> {
+        if kind == MutKind::SetItems && items.len % 2 != 0 {
+            return Err(Error::malformed("a key without a value"));
+        }
+        if items.len == 0 {
+            return Ok(());
+        }
+        self.graph.link(to, MutRecord { kind, start: items.start, len: items.len, next: NO_MUT })
+    }
+
+    #[inline]
     fn push(&mut self, id: u32) -> Result<()> {
         if self.stack.len() >= self.limits.stack {
             return Err(Error::limit(format!(
@@ -417,6 +435,7 @@ impl Machine<'_> {
         Ok(())
     }
 
+    #[inline]
     fn top(&self) -> Result<u32> {
         match self.stack.last() {
             Some(&id) if self.stack.len() > self.marks.last().copied().unwrap_or(0) => Ok(id),
@@ -424,6 +443,7 @@ impl Machine<'_> {
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Result<u32> {
         let id = self.top()?;
         self.stack.pop();

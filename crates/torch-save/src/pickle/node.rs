@@ -1,7 +1,7 @@
 //! A node as its reader sees it: what it is, what it holds, and how it came to be.
 
+use ckptkit_core::hash::{HashMap, HashMapExt};
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
@@ -17,6 +17,7 @@ pub struct NodeRef<'a> {
 impl<'a> NodeRef<'a> {
     /// Its address.
     #[must_use]
+    #[inline]
     pub fn id(self) -> NodeId {
         self.id
     }
@@ -29,12 +30,14 @@ impl<'a> NodeRef<'a> {
 
     /// Another node of the same graph.
     #[must_use]
+    #[inline]
     pub fn other(self, id: NodeId) -> Self {
         self.graph.node(id)
     }
 
     /// What it is.
     #[must_use]
+    #[inline]
     pub fn kind(self) -> Kind<'a> {
         let g = self.graph;
         match g.nodes[self.id.0 as usize].repr {
@@ -64,6 +67,7 @@ impl<'a> NodeRef<'a> {
     }
 
     /// What happened to it after it was made, in order.
+    #[inline]
     pub fn muts(self) -> impl Iterator<Item = Mut<'a>> {
         let g = self.graph;
         let mut next = g.nodes[self.id.0 as usize].first_mut;
@@ -85,12 +89,13 @@ impl<'a> NodeRef<'a> {
     /// Whether it is `None`.
     #[must_use]
     pub fn is_none(self) -> bool {
-        matches!(self.kind(), Kind::None)
+        matches!(self.graph.nodes[self.id.0 as usize].repr, Repr::None)
     }
 
     /// Its text, where it is text without lone surrogates; also of bytes that are such a text, which
     /// is how files from Python 2 that were saved again spell their names.
     #[must_use]
+    #[inline]
     pub fn as_str(self) -> Option<&'a str> {
         match self.kind() {
             Kind::Str(s) | Kind::Bytes(s)

@@ -7,6 +7,7 @@ use super::super::{bigint, text};
 use super::{Machine, narrow};
 
 impl Machine<'_> {
+    #[inline]
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
         let bytes =
             self.graph.heap[..self.end].get(self.at..self.at + N).and_then(|b| b.try_into().ok());
@@ -15,6 +16,7 @@ impl Machine<'_> {
         Ok(bytes)
     }
 
+    #[inline]
     pub(super) fn span(&mut self, len: u64) -> Result<Span> {
         if len > (self.end - self.at) as u64 {
             return Err(self.truncated(len));
