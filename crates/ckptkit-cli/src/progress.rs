@@ -4,14 +4,18 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ckptkit::{Observer, Progress};
+use ckptkit::{CopyReport, Observer, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
 /// A bar with rate and time left on stderr when that is a terminal; nothing elsewhere. Ctrl-C and
 /// a request to terminate stop the work that it watches, so that it can clean up.
-pub(crate) struct Bar(ProgressBar);
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    /// Whether to say in the end how the bytes were moved.
+    verbose: bool,
+}
 
 impl Bar {
     pub(crate) fn new(doing: &'static str, total: u64, quiet: bool) -> Self {
@@ -31,29 +35,48 @@ impl Bar {
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(doing);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self(bar)
+        Self { bar, verbose: false }
+    }
+
+    /// The same, which says in the end by which way the bytes went.
+    pub(crate) fn verbose(mut self, verbose: bool) -> Self {
+        self.verbose = verbose;
+        self
     }
 
     /// Counts bytes; `false` when the work is to stop.
     pub(crate) fn advance(&self, bytes: u64) -> bool {
-        self.0.inc(bytes);
+        self.bar.inc(bytes);
         !STOPPED.load(Ordering::Relaxed)
     }
 }
 
 impl Observer for Bar {
     fn on_progress(&self, progress: Progress) -> ControlFlow<()> {
-        self.0.set_position(progress.bytes_done);
+        self.bar.set_position(progress.bytes_done);
         if STOPPED.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
         }
     }
+
+    fn on_written(&self, report: &CopyReport) {
+        if self.verbose {
+            let (shared, direct) = (report.shared_bytes, report.direct_bytes);
+            let buffered = report.bytes - shared - direct;
+            let line = format!(
+                "{} bytes in {} file(s): {buffered} through the page cache, {direct} past it, \
+                 {shared} shared with the source",
+                report.bytes, report.files
+            );
+            self.bar.suspend(|| eprintln!("{line}"));
+        }
+    }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }

@@ -114,6 +114,15 @@ impl Output {
         entry.map_or_else(|| self.temporary.clone(), |e| e.below(&self.temporary))
     }
 
+    /// The folder that the output is made in, or the one that it is.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        if self.directory {
+            return Some(&self.temporary);
+        }
+        let parent = self.temporary.parent()?;
+        Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+    }
+
     /// Moves the output to its destination; with `sync`, only after it is on the disk.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use crate::copy::CopyReport;
+
 /// How far a copy has come, in bytes of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,6 +27,11 @@ pub trait Observer: Send + Sync {
     /// Called at least every few MiB; [`ControlFlow::Break`] stops the work, which then ends with
     /// [`Cancelled`](crate::ErrorKind::Cancelled) and leaves no output behind.
     fn on_progress(&self, progress: Progress) -> ControlFlow<()>;
+
+    /// Called once, when the output stands at its destination.
+    fn on_written(&self, report: &CopyReport) {
+        let _ = report;
+    }
 }
 
 /// Watches nothing.

@@ -31,7 +31,8 @@
 //! Each format is a feature, all on by default, and re-exported under a short name:
 //! `safetensors` ([`safetensors`]), `torch` ([`torch`]), `lightning` ([`lightning`]), `nemo`
 //! ([`nemo`]), `distcp` ([`distcp`]); the last three bring `torch`. Conversion wants
-//! `safetensors`, values want `torch`. `mmap` adds zero-copy views.
+//! `safetensors`, values want `torch`. `mmap` adds zero-copy views,
+//! `kernel` (on by default) what Linux can do for copies.
 //!
 //! # Whole checkpoints without a pickle
 //! [`sidecar`] writes everything of an object that is no tensor as one JSON file, and makes the
@@ -86,8 +87,8 @@ mod weights;
 pub use checkpoint::Checkpoint;
 pub use ckptkit_core as core;
 pub use ckptkit_core::{
-    CopyOptions, Dtype, Error, ErrorKind, Existing, Limits, Observer, Progress, Result, Section,
-    Tensor, TensorInfo, TensorSource,
+    CopyOptions, CopyReport, Dtype, Error, ErrorKind, Existing, Limits, Observer, Progress, Result,
+    Section, Tensor, TensorInfo, TensorSource,
 };
 pub use convert::{Aliases, Convert, Kind, LeftOut, Plan, Report, Scope, Target};
 pub use digest::{Digest, TensorDigest, digest};

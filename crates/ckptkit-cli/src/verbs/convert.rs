@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
         plan.report().clone()
     } else {
         let existing = if args.overwrite { Existing::Replace } else { Existing::Refuse };
-        let bar = Bar::new("converting", plan.layout().total_bytes(), quiet);
+        let bar = Bar::new("converting", plan.layout().total_bytes(), quiet).verbose(args.verbose);
         let mut options = CopyOptions::default();
         options.threads = args.threads;
         options.sync = args.fsync;

@@ -1,13 +1,11 @@
 //! Checksums of what is written, made while the bytes are at hand, by several threads in any order.
 
-use std::fs::File;
 use std::ops::Range;
 
 use crc32fast::Hasher;
 
-use super::write_at;
+use super::target::Target;
 use crate::error::{Error, Result};
-use crate::layout::OutputFile;
 
 /// The checksum of a stretch that lies in one piece of the output.
 pub(super) struct Part {
@@ -54,17 +52,20 @@ impl<'a> Sums<'a> {
         }
     }
 
+    /// Whether a checksum is wanted of any of these bytes.
+    pub(super) fn wants(&self, range: Range<u64>) -> bool {
+        let next = self.wanted.iter().find(|s| s.end > range.start && s.start < s.end);
+        next.is_some_and(|s| s.start < range.end)
+    }
+
     pub(super) fn into_parts(self) -> impl Iterator<Item = Part> {
         self.parts.into_iter()
     }
 }
 
 /// Combines the parts of a file, given in order, and writes each checksum to its places.
-pub(super) fn put(
-    target: &File,
-    file: &OutputFile,
-    parts: impl Iterator<Item = Part>,
-) -> Result<()> {
+pub(super) fn put(target: &Target<'_>, parts: impl Iterator<Item = Part>) -> Result<()> {
+    let file = target.output;
     let mut parts = parts.peekable();
     let mut done = Vec::with_capacity(file.sums().len());
     for sum in file.sums() {
@@ -83,7 +84,8 @@ pub(super) fn put(
         done.push(whole.finalize());
     }
     for (at, index) in file.places() {
-        write_at(target, at, &done[index].to_le_bytes())
+        target
+            .patch(at, &done[index].to_le_bytes())
             .map_err(|e| Error::io("write a checksum", e).at(at))?;
     }
     Ok(())
