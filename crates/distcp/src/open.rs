@@ -115,7 +115,7 @@ fn build(
         let graph = storage
             .open(file)
             .and_then(|s| s.read(limits.pickle_bytes))
-            .and_then(|bytes| Graph::parse(bytes, limits))
+            .and_then(|bytes| Graph::parse_compact(bytes, limits))
             .within(|| file.clone())
             .in_file(storage.name())?;
         decoder.absorb(&graph).within(|| file.clone()).in_file(storage.name())?;

@@ -86,7 +86,7 @@ impl Builder {
 
     /// An integer.
     pub fn int(&mut self, value: i64) -> NodeId {
-        self.add(Repr::Int(value))
+        self.add(Repr::int(value))
     }
 
     /// An integer from 0 up.
@@ -105,7 +105,7 @@ impl Builder {
 
     /// A float.
     pub fn float(&mut self, value: f64) -> NodeId {
-        self.add(Repr::Float(value))
+        self.add(Repr::float(value))
     }
 
     /// Text.
@@ -188,7 +188,8 @@ impl Builder {
 
     /// As [`Builder::new_obj`], with a dict of keyword arguments.
     pub fn new_obj_ex(&mut self, class: NodeId, args: NodeId, kwargs: NodeId) -> NodeId {
-        self.add(Repr::NewObjEx(class.0, args.0, kwargs.0))
+        let arguments = self.edges(&[args, kwargs]);
+        self.add(Repr::NewObjEx(class.0, arguments.start))
     }
 
     /// What the container has under an id.
@@ -214,7 +215,7 @@ impl Builder {
 
     /// Gives an object its state.
     pub fn build(&mut self, to: NodeId, state: NodeId) {
-        let record = MutRecord { kind: MutKind::Build, start: state.0, len: 1, next: NO_MUT };
+        let record = MutRecord::new(MutKind::Build, state.0, 1);
         self.link(to, record);
     }
 
@@ -231,8 +232,8 @@ impl Builder {
         for node in &mut self.graph.nodes {
             match &mut node.repr {
                 Repr::Reduce(a, b) | Repr::NewObj(a, b) => [a, b].into_iter().for_each(number),
-                Repr::NewObjEx(a, b, c) => [a, b, c].into_iter().for_each(number),
-                Repr::PersId(a) => number(a),
+                // Its arguments are among the edges.
+                Repr::NewObjEx(a, _) | Repr::PersId(a) => number(a),
                 _ => {}
             }
         }
@@ -257,25 +258,19 @@ impl Builder {
     }
 
     fn replace_changes(&mut self, node: NodeId, kind: MutKind, ids: &[NodeId]) {
-        let mut records = Vec::new();
-        let mut next = self.graph.nodes[node.0 as usize].first_mut;
-        while let Some(&record) = self.graph.muts.get(next as usize) {
-            next = record.next;
-            records.push(record);
-        }
-        let slot = &mut self.graph.nodes[node.0 as usize];
-        (slot.first_mut, slot.last_mut) = (NO_MUT, NO_MUT);
+        let records: Vec<MutRecord> = self.graph.records(node).collect();
+        self.graph.nodes[node.0 as usize].last_mut = NO_MUT;
         // Items came before the state, if there is one: `OrderedDict` and its `_metadata`.
         let first = records.iter().position(|r| r.kind == kind);
         let first = first.unwrap_or_else(|| {
             records.iter().position(|r| r.kind == MutKind::Build).unwrap_or(records.len())
         });
         for record in &records[..first] {
-            self.link(node, MutRecord { next: NO_MUT, ..*record });
+            self.link(node, *record);
         }
         self.change(node, kind, ids);
         for record in records[first..].iter().filter(|r| r.kind != kind) {
-            self.link(node, MutRecord { next: NO_MUT, ..*record });
+            self.link(node, *record);
         }
     }
 
@@ -348,7 +343,10 @@ impl Builder {
             }
             Repr::Reduce(c, a) => Repr::Reduce(to(c), to(a)),
             Repr::NewObj(c, a) => Repr::NewObj(to(c), to(a)),
-            Repr::NewObjEx(c, a, k) => Repr::NewObjEx(to(c), to(a), to(k)),
+            Repr::NewObjEx(c, arguments) => {
+                let span = Span { start: arguments, len: 2 };
+                Repr::NewObjEx(to(c), self.mapped(source, span, done).start)
+            }
             Repr::PersId(i) => Repr::PersId(to(i)),
             atom @ (Repr::None
             | Repr::Bool(_)
@@ -359,15 +357,13 @@ impl Builder {
             | Repr::Set) => atom,
         };
         self.graph.nodes[slot.0 as usize].repr = repr;
-        let mut next = node.first_mut;
-        while let Some(&record) = source.muts.get(next as usize) {
-            next = record.next;
+        for record in source.records(id) {
             let span = Span { start: record.start, len: record.len };
             let start = match record.kind {
                 MutKind::Build => to(record.start),
                 _ => self.mapped(source, span, done).start,
             };
-            self.link(slot, MutRecord { start, next: NO_MUT, ..record });
+            self.link(slot, MutRecord { start, ..record });
         }
     }
 
@@ -381,7 +377,7 @@ impl Builder {
         if id == u32::MAX {
             return self.fail(Error::limit("more objects than a graph can number"));
         }
-        self.graph.nodes.push(Node { repr, first_mut: NO_MUT, last_mut: NO_MUT });
+        self.graph.nodes.push(Node::new(repr));
         NodeId(id)
     }
 
@@ -410,7 +406,7 @@ impl Builder {
     fn change(&mut self, to: NodeId, kind: MutKind, ids: &[NodeId]) {
         if !ids.is_empty() {
             let span = self.edges(ids);
-            self.link(to, MutRecord { kind, start: span.start, len: span.len, next: NO_MUT });
+            self.link(to, MutRecord::new(kind, span.start, span.len));
         }
     }
 

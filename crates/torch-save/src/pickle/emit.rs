@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Error, Result};
 
-use super::graph::{Graph, MutKind, NO_MUT, NodeId, Repr, Span, narrow};
+use super::graph::{Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, narrow};
 use super::node::NodeRef;
 
 /// Items that are set or appended at once, as CPython does.
@@ -99,8 +99,11 @@ enum Task {
     Visit(u32),
     /// Makes it of its parts, which are there.
     Construct(u32),
-    /// What happened to the object on top, from this record on.
-    Muts(u32),
+    /// What happened to the object on top, from the record `at` to `last`.
+    Muts {
+        at: u32,
+        last: u32,
+    },
     /// The rest of the items of a change.
     Items(MutKind, Span),
     Op(u8),
@@ -126,7 +129,7 @@ impl Emitter<'_, '_, '_> {
             match task {
                 Task::Visit(id) => self.visit(id)?,
                 Task::Construct(id) => self.construct(id),
-                Task::Muts(index) => self.muts(index),
+                Task::Muts { at, last } => self.muts(at, last),
                 Task::Items(kind, span) => self.items(kind, span),
                 Task::Op(op) => self.out.push(op),
             }
@@ -141,15 +144,16 @@ impl Emitter<'_, '_, '_> {
             return Ok(());
         }
         let node = self.graph.nodes[at];
-        if !self.has_parts(id, node.repr) && node.first_mut != NO_MUT {
-            self.tasks.push(Task::Muts(node.first_mut));
+        if !self.has_parts(id, node.repr) {
+            self.changes_later(node);
         }
         match node.repr {
             Repr::None => self.out.push(b'N'),
             Repr::Bool(b) => self.out.push(if b { 0x88 } else { 0x89 }),
-            Repr::Int(i) => self.int(i),
+            Repr::Int(i) => self.int(i.as_int()),
             Repr::BigInt(s) => self.big_int(self.graph.slice(s))?,
             Repr::Float(f) => {
+                let f = f.as_float();
                 self.out.push(b'G');
                 self.out.extend_from_slice(&f.to_be_bytes());
             }
@@ -226,21 +230,17 @@ impl Emitter<'_, '_, '_> {
             Repr::Set => {
                 self.word(b"c__builtin__\nset\n");
                 self.out.push(b']');
-                let mut next = self.graph.nodes[id as usize].first_mut;
-                let mut runs = Vec::new();
-                while let Some(m) = self.graph.muts.get(next as usize) {
-                    if m.kind == MutKind::AddItems {
-                        let span = Span { start: m.start, len: m.len };
-                        runs.push(Task::Items(MutKind::Append, span));
-                    }
-                    next = m.next;
-                }
+                let added = self.graph.records(NodeId(id)).filter(|m| m.kind == MutKind::AddItems);
+                let items = |m: MutRecord| Span { start: m.start, len: m.len };
+                let runs: Vec<Task> =
+                    added.map(|m| Task::Items(MutKind::Append, items(m))).collect();
                 self.tasks.extend(runs.into_iter().rev());
             }
             Repr::Reduce(callable, args) | Repr::NewObj(callable, args) => {
                 self.tasks.extend([Task::Visit(args), Task::Visit(callable)]);
             }
-            Repr::NewObjEx(class, args, kwargs) => {
+            Repr::NewObjEx(class, arguments) => {
+                let [NodeId(args), NodeId(kwargs)] = self.graph.arguments(arguments);
                 // Protocol 2 has no opcode for it; this function does the same.
                 self.word(b"ccopy_reg\n__newobj_ex__\n");
                 self.tasks.extend([Task::Visit(kwargs), Task::Visit(args), Task::Visit(class)]);
@@ -283,15 +283,22 @@ impl Emitter<'_, '_, '_> {
         if !matches!(node.repr, Repr::Tuple(Span { len: 0, .. })) {
             self.memoize(id);
         }
-        if !matches!(node.repr, Repr::Set) && node.first_mut != NO_MUT {
-            self.tasks.push(Task::Muts(node.first_mut));
+        if !matches!(node.repr, Repr::Set) {
+            self.changes_later(node);
         }
     }
 
-    fn muts(&mut self, index: u32) {
-        let Some(&record) = self.graph.muts.get(index as usize) else { return };
-        if record.next != NO_MUT {
-            self.tasks.push(Task::Muts(record.next));
+    fn changes_later(&mut self, node: Node) {
+        let last = node.last_mut;
+        if let Some(record) = self.graph.muts.get(last as usize) {
+            self.tasks.push(Task::Muts { at: record.next, last });
+        }
+    }
+
+    fn muts(&mut self, at: u32, last: u32) {
+        let Some(&record) = self.graph.muts.get(at as usize) else { return };
+        if at != last {
+            self.tasks.push(Task::Muts { at: record.next, last });
         }
         match record.kind {
             MutKind::Build => {
@@ -338,18 +345,16 @@ impl Emitter<'_, '_, '_> {
     fn is_simple_set(&self, id: u32) -> bool {
         let mut pending = Vec::new();
         let graph = self.graph;
-        let mut next = graph.nodes[id as usize].first_mut;
-        while let Some(m) = graph.muts.get(next as usize) {
+        for m in graph.records(NodeId(id)) {
             match m.kind {
                 MutKind::AddItems => pending.extend_from_slice(graph.ids(m.start, m.len)),
                 _ => return false,
             }
-            next = m.next;
         }
         let mut budget = 4 * pending.len() + 64;
         while let Some(item) = pending.pop() {
             budget = budget.saturating_sub(1);
-            if budget == 0 || graph.nodes[item.0 as usize].first_mut != NO_MUT {
+            if budget == 0 || graph.nodes[item.0 as usize].is_changed() {
                 return false;
             }
             graph.each_reference(item, &mut |child| pending.push(child));

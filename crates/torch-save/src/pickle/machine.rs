@@ -12,15 +12,14 @@ use std::hash::BuildHasher;
 use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Error, Limits, Result};
 
-use super::graph::{
-    GlobalName, Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow,
-};
+use super::graph::{GlobalName, Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, narrow};
 use super::text;
 
 /// Why a pickle cannot be decoded; where more of it might help, how many bytes that takes.
 pub(crate) type Failure = (Error, Option<u64>);
 
-pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph, Failure> {
+/// With `shared`, equal atoms are one node.
+pub(super) fn run(bytes: Vec<u8>, limits: &Limits, shared: bool) -> Result<Graph, Failure> {
     if bytes.len() as u64 > limits.pickle_bytes || u32::try_from(bytes.len()).is_err() {
         let e = Error::limit(format!(
             "the pickle has {} bytes, the limit is {}",
@@ -38,6 +37,7 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits) -> Result<Graph, Failure> {
         memo: Vec::new(),
         sparse_memo: HashMap::new(),
         memo_len: 0,
+        atoms: shared.then(Atoms::new),
         interned: HashMap::new(),
         hasher: RandomState::new(),
         limits,
@@ -70,6 +70,7 @@ struct Machine<'l> {
     memo: Vec<u32>,
     sparse_memo: HashMap<u64, u32>,
     memo_len: u64,
+    atoms: Option<Atoms>,
     /// From the hash of a global's name, or the next free number after it, to its number.
     interned: HashMap<u64, u32>,
     hasher: RandomState,
@@ -79,6 +80,30 @@ struct Machine<'l> {
 }
 
 const ABSENT: u32 = u32::MAX;
+
+/// The nodes of what is the same wherever it stands.
+struct Atoms([u32; 4 + Atoms::INTEGERS]);
+
+impl Atoms {
+    const INTEGERS: usize = 256;
+
+    fn new() -> Self {
+        Self([ABSENT; 4 + Self::INTEGERS])
+    }
+
+    fn slot(repr: Repr) -> Option<usize> {
+        match repr {
+            Repr::None => Some(0),
+            Repr::Bool(b) => Some(1 + usize::from(b)),
+            Repr::Tuple(Span { len: 0, .. }) => Some(3),
+            Repr::Int(i) => {
+                let i = usize::try_from(i.as_int()).ok().filter(|&i| i < Self::INTEGERS)?;
+                Some(4 + i)
+            }
+            _ => None,
+        }
+    }
+}
 
 /// Pickles of torch have so many bytes for each of these, or more: what is reserved too much is
 /// never touched, and given back in the end.
@@ -137,7 +162,7 @@ impl Machine<'_> {
                 _ => {
                     let repr = self.construct(opcode)?;
                     if let Some(repr) = repr {
-                        let id = self.node(repr)?;
+                        let id = self.node_or_atom(repr)?;
                         self.push(id)?;
                     }
                 }
@@ -151,10 +176,10 @@ impl Machine<'_> {
             b'N' => Repr::None,
             0x88 => Repr::Bool(true),
             0x89 => Repr::Bool(false),
-            b'J' => Repr::Int(i64::from(i32::from_le_bytes(self.take()?))),
-            b'K' => Repr::Int(i64::from(self.take::<1>()?[0])),
-            b'M' => Repr::Int(i64::from(u16::from_le_bytes(self.take()?))),
-            b'G' => Repr::Float(f64::from_be_bytes(self.take()?)),
+            b'J' => Repr::int(i64::from(i32::from_le_bytes(self.take()?))),
+            b'K' => Repr::int(i64::from(self.take::<1>()?[0])),
+            b'M' => Repr::int(i64::from(u16::from_le_bytes(self.take()?))),
+            b'G' => Repr::float(f64::from_be_bytes(self.take()?)),
             b'I' | b'L' | b'F' => self.number_text(opcode)?,
             0x8a => {
                 let len = u64::from(self.take::<1>()?[0]);
@@ -254,7 +279,7 @@ impl Machine<'_> {
             }
             0x92 => {
                 let (kwargs, args, class) = (self.pop()?, self.pop()?, self.pop()?);
-                Repr::NewObjEx(class, args, kwargs)
+                Repr::NewObjEx(class, self.edges(&[args, kwargs])?.start)
             }
             b'P' => {
                 let line = self.line()?;
@@ -292,10 +317,7 @@ impl Machine<'_> {
             b'b' => {
                 let state = self.pop()?;
                 let to = self.top()?;
-                self.graph.link(
-                    to,
-                    MutRecord { kind: MutKind::Build, start: state, len: 1, next: NO_MUT },
-                )
+                self.link(to, MutRecord::new(MutKind::Build, state, 1))
             }
             _ => {
                 let kind = match opcode {
@@ -400,8 +422,31 @@ impl Machine<'_> {
             return Err(Error::limit(format!("more than {} objects", self.limits.nodes)));
         }
         let id = narrow(self.graph.nodes.len());
-        self.graph.nodes.push(Node { repr, first_mut: NO_MUT, last_mut: NO_MUT });
+        self.graph.nodes.push(Node::new(repr));
         Ok(id)
+    }
+
+    #[inline]
+    fn node_or_atom(&mut self, repr: Repr) -> Result<u32> {
+        let slot = self.atoms.as_ref().and_then(|_| Atoms::slot(repr));
+        let Some(slot) = slot else { return self.node(repr) };
+        let known = self.atoms.as_ref().map_or(ABSENT, |atoms| atoms.0[slot]);
+        if known != ABSENT {
+            return Ok(known);
+        }
+        let id = self.node(repr)?;
+        if let Some(atoms) = &mut self.atoms {
+            atoms.0[slot] = id;
+        }
+        Ok(id)
+    }
+
+    /// Adds a change to a node.
+    fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
+        if self.atoms.is_some() && Atoms::slot(self.repr(to)).is_some() {
+            return Err(Error::malformed("a constant is changed after it was made"));
+        }
+        self.graph.link(to, record)
     }
 
     fn edges(&mut self, ids: &[u32]) -> Result<Span> {
@@ -420,7 +465,7 @@ impl Machine<'_> {
         if items.len == 0 {
             return Ok(());
         }
-        self.graph.link(to, MutRecord { kind, start: items.start, len: items.len, next: NO_MUT })
+        self.link(to, MutRecord::new(kind, items.start, items.len))
     }
 
     #[inline]

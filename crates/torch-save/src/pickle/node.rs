@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::hash_map::Entry;
 use std::fmt;
 
-use super::graph::{Global, Graph, Kind, Mut, MutKind, NO_MUT, NodeId, Repr};
+use super::graph::{Global, Graph, Kind, Mut, MutKind, NodeId, Repr};
 
 /// A node and the graph it stands in.
 #[derive(Clone, Copy)]
@@ -43,9 +43,9 @@ impl<'a> NodeRef<'a> {
         match g.nodes[self.id.0 as usize].repr {
             Repr::None => Kind::None,
             Repr::Bool(b) => Kind::Bool(b),
-            Repr::Int(i) => Kind::Int(i),
+            Repr::Int(i) => Kind::Int(i.as_int()),
             Repr::BigInt(s) => Kind::BigInt(g.slice(s)),
-            Repr::Float(f) => Kind::Float(f),
+            Repr::Float(f) => Kind::Float(f.as_float()),
             Repr::Str(s) => Kind::Str(g.slice(s)),
             Repr::Bytes(s) => Kind::Bytes(g.slice(s)),
             Repr::ByteArray(s) => Kind::ByteArray(g.slice(s)),
@@ -59,8 +59,9 @@ impl<'a> NodeRef<'a> {
                 Kind::Reduce { callable: NodeId(callable), args: NodeId(args) }
             }
             Repr::NewObj(class, args) => Kind::NewObj { class: NodeId(class), args: NodeId(args) },
-            Repr::NewObjEx(class, args, kwargs) => {
-                Kind::NewObjEx { class: NodeId(class), args: NodeId(args), kwargs: NodeId(kwargs) }
+            Repr::NewObjEx(class, arguments) => {
+                let [args, kwargs] = g.arguments(arguments);
+                Kind::NewObjEx { class: NodeId(class), args, kwargs }
             }
             Repr::PersId(id) => Kind::PersId(NodeId(id)),
         }
@@ -70,19 +71,11 @@ impl<'a> NodeRef<'a> {
     #[inline]
     pub fn muts(self) -> impl Iterator<Item = Mut<'a>> {
         let g = self.graph;
-        let mut next = g.nodes[self.id.0 as usize].first_mut;
-        std::iter::from_fn(move || {
-            if next == NO_MUT {
-                return None;
-            }
-            let m = g.muts[next as usize];
-            next = m.next;
-            Some(match m.kind {
-                MutKind::Append => Mut::Append(g.ids(m.start, m.len)),
-                MutKind::SetItems => Mut::SetItems(g.ids(m.start, m.len)),
-                MutKind::AddItems => Mut::AddItems(g.ids(m.start, m.len)),
-                MutKind::Build => Mut::Build(NodeId(m.start)),
-            })
+        g.records(self.id).map(move |m| match m.kind {
+            MutKind::Append => Mut::Append(g.ids(m.start, m.len)),
+            MutKind::SetItems => Mut::SetItems(g.ids(m.start, m.len)),
+            MutKind::AddItems => Mut::AddItems(g.ids(m.start, m.len)),
+            MutKind::Build => Mut::Build(NodeId(m.start)),
         })
     }
 

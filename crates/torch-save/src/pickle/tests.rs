@@ -7,7 +7,7 @@ use super::graph::{Graph, Kind, Mut};
 use super::machine::run;
 
 fn parse(bytes: &[u8]) -> Result<Graph> {
-    run(bytes.to_vec(), &Limits::default()).map_err(|(e, _)| e)
+    run(bytes.to_vec(), &Limits::default(), false).map_err(|(e, _)| e)
 }
 
 fn refused(bytes: &[u8]) -> String {
@@ -113,9 +113,9 @@ fn depth_costs_no_stack() {
 fn limits_hold() {
     let mut limits = Limits::default();
     limits.nodes = 3;
-    assert!(run(b"\x80\x02(NNNNt.".to_vec(), &limits).is_err());
+    assert!(run(b"\x80\x02(NNNNt.".to_vec(), &limits, false).is_err());
     limits.pickle_bytes = 2;
-    assert!(run(b"\x80\x02N.".to_vec(), &limits).is_err());
+    assert!(run(b"\x80\x02N.".to_vec(), &limits, false).is_err());
 }
 
 /// Each row: a pickle of protocol 4 or 5, and what CPython 3.11 writes for the same object with
@@ -137,4 +137,25 @@ fn what_is_written_is_what_cpython_writes() {
         rows += 1;
     }
     assert!(rows >= 29, "{rows} rows");
+}
+
+#[test]
+fn compact_graphs_say_the_same_with_fewer_nodes() {
+    // [(1, None, ()), (1, None, ()), {"a": True, "b": 1}, 300, 300]
+    let pickle = b"\x80\x02](K\x01N)\x87K\x01N)\x87}(U\x01a\x88U\x01bK\x01uM\x2c\x01M\x2c\x01e.";
+    let limits = Limits::default();
+    let (plain, compact) = (
+        Graph::parse(&pickle[..], &limits).unwrap(),
+        Graph::parse_compact(&pickle[..], &limits).unwrap(),
+    );
+    assert_eq!(plain.to_pickle().unwrap(), compact.to_pickle().unwrap());
+    assert_eq!((plain.len(), compact.len()), (16, 12));
+    let pair = compact.root().items();
+    assert_eq!(pair[0].items()[0].id(), pair[1].items()[0].id());
+    assert_ne!(pair[3].id(), pair[4].id());
+    // NONE, NONE, BUILD: Python does nothing here; nobody writes it.
+    let changed = b"\x80\x02NNb.";
+    assert!(Graph::parse(&changed[..], &limits).is_ok());
+    let e = Graph::parse_compact(&changed[..], &limits).unwrap_err();
+    assert_eq!(e.kind(), ckptkit_core::ErrorKind::Malformed);
 }

@@ -94,7 +94,7 @@ impl Machine<'_> {
     pub(super) fn long(&mut self, len: u64) -> Result<Repr> {
         let mut span = self.span(len)?;
         span.len = narrow(bigint::significant(self.graph.slice(span)));
-        Ok(bigint::to_i64(self.graph.slice(span)).map_or(Repr::BigInt(span), Repr::Int))
+        Ok(bigint::to_i64(self.graph.slice(span)).map_or(Repr::BigInt(span), Repr::int))
     }
 
     pub(super) fn number_text(&mut self, opcode: u8) -> Result<Repr> {
@@ -104,16 +104,16 @@ impl Machine<'_> {
         match (opcode, text.as_str()) {
             (b'I', "00") => return Ok(Repr::Bool(false)),
             (b'I', "01") => return Ok(Repr::Bool(true)),
-            (b'F', t) => return t.parse().map(Repr::Float).map_err(|_| bad()),
+            (b'F', t) => return t.parse().map(Repr::float).map_err(|_| bad()),
             _ => {}
         }
         let digits = text.strip_suffix('L').unwrap_or(&text);
         if let Ok(i) = digits.parse() {
-            return Ok(Repr::Int(i));
+            return Ok(Repr::int(i));
         }
         let bytes = bigint::from_decimal(digits).ok_or_else(bad)?;
         let span = self.append(&bytes)?;
-        Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::Int))
+        Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::int))
     }
 
     pub(super) fn truncated(&self, wanted: u64) -> Error {
