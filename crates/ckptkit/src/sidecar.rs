@@ -189,6 +189,11 @@ impl Sidecar {
         self.0.rows.iter().flat_map(|row| &row.tensors).map(String::as_str)
     }
 
+    /// The names of the tensors that make up each storage, in the order of the table.
+    pub(crate) fn storages(&self) -> Vec<Vec<String>> {
+        self.0.rows.iter().map(|row| row.tensors.clone()).collect()
+    }
+
     /// Every class and function that it names, as `module.name`, sorted. The functions of torch
     /// that rebuild plain tensors and parameters come on top when a pickle is made.
     #[must_use]
