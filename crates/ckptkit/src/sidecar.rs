@@ -125,6 +125,11 @@ pub fn names(document: &Document, file: &TorchFile) -> Vec<(String, NodeId)> {
         .collect()
 }
 
+/// Whether a tensor is called as those of [`Encoded::extra`] are.
+pub(crate) fn is_storage(name: &str) -> bool {
+    name.starts_with("__") && name.trim_start_matches('_').starts_with("storage__.")
+}
+
 /// Writes an object as JSON. Reads no tensor.
 ///
 /// `names` are the tensors that the checkpoint holds, and their nodes. Of several that are the same

@@ -97,9 +97,8 @@ pub(super) fn tensor_names(
             continue;
         }
         let prefix = if i == 0 { "optimizer".to_owned() } else { format!("optimizer_{i}") };
-        for (tensor, new) in optimizer.view.renamed(&prefix) {
-            names.insert(tensor.name.clone(), new);
-        }
+        let renamed = optimizer.view.renamed(&prefix).filter(|(tensor, new)| tensor.name != *new);
+        names.extend(renamed.map(|(tensor, new)| (tensor.name.clone(), new)));
     }
     let all: Vec<&str> = job.checkpoint.tensors().map(Tensor::name).collect();
     let mut taken: HashSet<&str> =
@@ -119,15 +118,15 @@ pub(super) fn tensor_names(
 
 /// The optimizers, named as far as can be; the report says of which the names are not known.
 fn read(job: &mut Job<'_>, document: &Document, tensors: &Tensors) -> Result<Vec<Optimizer>> {
-    let given = job.wish.param_names.as_deref().map(file::read).transpose()?;
     let found = find::optimizers(job.checkpoint, document);
     if found.is_empty() {
-        return match given {
+        return match job.wish.param_names {
             None => Ok(Vec::new()),
             Some(_) => Err(Error::invalid("names are given, and there are no optimizer states")
                 .hint("leave out --param-names")),
         };
     }
+    let given = job.wish.param_names.as_deref().map(file::read).transpose()?;
     // Where it is not clear which tensors are the weights, names can still be recorded.
     let (weights, unclear) = match find::state_dict(job, document, tensors) {
         Ok(weights) => (weights, None),

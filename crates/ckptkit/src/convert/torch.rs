@@ -12,6 +12,7 @@ use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use super::target::Target;
 use crate::opened::Whole;
+use crate::sidecar;
 use crate::weights::Weights;
 
 /// The bare state dict.
@@ -114,6 +115,8 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     // A reader of the file finds them under their paths.
     if checkpoint.torch_file().is_none() {
         let places = places::names(&document, &nodes);
+        // What a sidecar has beside the tensors is no tensor of the object.
+        tensors.retain(|t| places.contains_key(t.name()) || !sidecar::is_storage(t.name()));
         for tensor in &mut tensors {
             if let Some(name) = places.get(tensor.name()).filter(|n| *n != tensor.name()) {
                 job.report.renamed.insert(tensor.name().to_owned(), name.clone());
