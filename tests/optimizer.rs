@@ -162,6 +162,21 @@ fn directories_have_states_by_name_on_request() {
     });
 }
 
+/// Names are found from what the weights were before they are cast, ties among it.
+#[test]
+fn weights_that_are_cast_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["lightning/tied.ckpt", "lightning/decay_groups.ckpt"] {
+        let f = one(name);
+        let mut wish = sharded();
+        wish.dtype = Some(ckptkit::Dtype::Bf16);
+        let to = dir.path().join(f.path.file_name().unwrap());
+        let report = convert(&wish, &f.path, &to);
+        assert!(!report.cast.is_empty() && report.notes.is_empty(), "{report:?}");
+        by_name(&f, &to);
+    }
+}
+
 /// What Lightning itself has saved by name.
 #[test]
 fn a_checkpoint_of_model_parallel_in_a_directory() {

@@ -135,7 +135,7 @@ fn read(job: &mut Job<'_>, document: &Document, tensors: &Tensors) -> Result<Vec
     if let (Some(_), Some(e)) = (&given, unclear) {
         return Err(e);
     }
-    let weights: Vec<(&str, &Tensor)> = weights.iter().map(|(n, t)| (n.as_str(), *t)).collect();
+    let weights: Vec<(&str, &Tensor)> = weights.iter().map(|(n, t)| (n.as_str(), t)).collect();
     if let Some(given) = &given {
         given.check(&weights.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
     }

@@ -84,12 +84,13 @@ fn is_container(node: NodeRef<'_>) -> bool {
     is_mapping(node) || matches!(node.kind(), Kind::List | Kind::Tuple(_))
 }
 
-/// The weights in the order of their state dict.
-pub(super) fn state_dict<'t>(
+/// The weights in the order of their state dict, as they are in the source: what is cast does not
+/// tell any more what it is tied with.
+pub(super) fn state_dict(
     job: &Job<'_>,
     document: &Document,
-    tensors: &'t Tensors,
-) -> Result<Vec<(String, &'t Tensor)>> {
+    tensors: &Tensors,
+) -> Result<Vec<(String, Tensor)>> {
     let key = match &job.wish.weights_key {
         Some(key) => key.clone(),
         None => job.checkpoint.weights()?.key.unwrap_or_default(),
@@ -100,7 +101,8 @@ pub(super) fn state_dict<'t>(
     })?;
     let pairs = document.node(node).pairs();
     let weight = |(key, value): (NodeRef<'_>, NodeRef<'_>)| {
-        Some((key.as_str()?.to_owned(), tensors.get(&value.id())?))
+        let tensor = job.checkpoint.tensor(tensors.get(&value.id())?.name()).ok()?;
+        Some((key.as_str()?.to_owned(), tensor))
     };
     Ok(pairs.into_iter().filter_map(weight).collect())
 }
