@@ -21,6 +21,7 @@ use super::plan::Job;
 use super::target::Target;
 use super::wish::Convert;
 use crate::checkpoint::Checkpoint;
+use crate::format::Format;
 use file::Given;
 
 /// Parameters that a note tells of.
@@ -47,12 +48,18 @@ pub(super) fn check(wish: &Convert, whole: bool, checkpoint: &Checkpoint) -> Res
         )
         .hint("give the name of a directory and --all, or leave out --optimizer-names"));
     }
-    // A distributed checkpoint is cut anew without looking at what its names mean.
-    let again = sharded && checkpoint.format() == crate::Format::Distcp;
-    if wish.param_names.is_some() && (!whole || again || !(sharded || wish.optimizer_names)) {
+    if wish.param_names.is_none() {
+        return Ok(());
+    }
+    if !whole || !(sharded || wish.optimizer_names) {
         return Err(Error::invalid("this conversion names no parameters of optimizers").hint(
-            "leave out --param-names; --all with --optimizer-names, or --to distcp take them",
+            "leave out --param-names; --all --to distcp takes names, and --all --optimizer-names",
         ));
+    }
+    // It is cut anew without looking at what its names mean.
+    if sharded && checkpoint.format() == Format::Distcp {
+        return Err(Error::invalid("a distributed checkpoint keeps the names that it has")
+            .hint("leave out --param-names, or write a .ckpt and name its parameters"));
     }
     Ok(())
 }
