@@ -403,7 +403,7 @@ fn dict(pairs: &[(&str, Value)]) -> Value {
 fn what_only_looks_like_an_optimizer_is_converted_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let list = |items: &[Value]| Value::List(items.to_vec());
-    let int = |n: i64| Value::Int(n.into());
+    let int = |n: i64| Value::Int(n);
     let cases = [
         // A parameter twice, and one that is neither a number nor a name.
         list(&[dict(&[("params", list(&[int(0), int(0)]))])]),
@@ -427,7 +427,7 @@ fn what_only_looks_like_an_optimizer_is_converted_as_it_is() {
 fn numbers_that_are_not_counted_are_told_of() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("old.pt");
-    let params: Vec<Value> = (0..6_i64).map(|i| Value::Int((9000 - 8 * i).into())).collect();
+    let params: Vec<Value> = (0..6_i64).map(|i| Value::Int(9000 - 8 * i)).collect();
     let group = dict(&[("lr", Value::Float(0.1)), ("params", Value::List(params))]);
     let optimizer = dict(&[("state", dict(&[])), ("param_groups", Value::List(vec![group]))]);
     made(&path, |document| with_state(document, &[("optimizer", optimizer)]));

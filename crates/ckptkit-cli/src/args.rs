@@ -36,7 +36,7 @@ pub(crate) enum Verb {
     /// SHA-256 of each tensor and of the whole, equal across formats
     Digest(Digest),
     /// Write a checkpoint in another format, or anew in its own
-    Convert(Convert),
+    Convert(Box<Convert>),
     /// Smaller and plainer copies of a Lightning .ckpt
     #[command(subcommand)]
     Lightning(Lightning),
