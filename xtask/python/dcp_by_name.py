@@ -76,3 +76,15 @@ def go_on(rank, shape, make, shard, folder, directories):
             check(get_optimizer_state_dict(module, optimizer), expected, f"{directory.name}, loaded: ")
         with open(f"{folder}/{name}.losses") as file:
             check(steps(module, optimizer), json.load(file), f"{directory.name} on rank {rank} of {shape}")
+
+
+def go_on_from_file(make, folder, name, path):
+    """`load_state_dict` of a new module and its optimizer, and the next steps."""
+    saved = torch.load(path, weights_only=True)
+    torch.manual_seed(6)
+    module = make()
+    module.load_state_dict(saved["model"])
+    optimizer = optimizers(module)[name]()
+    optimizer.load_state_dict(saved["optimizer"])
+    with open(f"{folder}/{name}.losses") as file:
+        check(steps(module, optimizer), json.load(file), f"{path}: ")

@@ -274,11 +274,19 @@ def optimizers_by_name():
     folder = interop.SCRATCH / "scripts"
     folder.mkdir()
     run_ranks(1, dcp_by_name.save, Wide, str(folder))
-    written = [
-        interop.convert(source, f"scripts/{source.stem}.{ranks}", "--to", "distcp", "--all", "--ranks", ranks)
-        for source in sorted(folder.glob("*.pt"))
-        for ranks in (1, 3)
-    ]
+    written = []
+    for source in sorted(folder.glob("*.pt")):
+        to = f"scripts/{source.stem}"
+        sharded = [interop.convert(source, f"{to}.{n}", "--to", "distcp", "--all", "--ranks", n) for n in (1, 3)]
+        named = interop.convert(source, f"{to}-named", "--all", "--optimizer-names")
+        for way in (sharded[1], named):
+            path = interop.convert(way, f"scripts/{way.name}-back.pt", "--all")
+            try:
+                dcp_by_name.go_on_from_file(Wide, folder, source.stem, path)
+            except Exception as error:  # the others are judged all the same
+                interop.wrong(path.name, repr(error))
+            interop.judged("torch (Optimizer.load_state_dict)")
+        written += sharded
     for shape, shard in (((1,), None), ((1,), fully_sharded), ((2,), fully_sharded)):
         try:
             run_ranks(shape[0], dcp_by_name.go_on, shape, Wide, shard, str(folder), written)
