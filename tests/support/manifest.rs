@@ -17,6 +17,9 @@ pub struct Manifest {
     /// Names that are the same view of one storage.
     #[serde(default)]
     pub ties: Vec<Vec<String>>,
+    /// The parameters of every optimizer in the order of their numbers, as the run had them.
+    #[serde(default)]
+    pub optimizers: Vec<Vec<String>>,
     /// The whole tree of values.
     #[serde(default)]
     pub values: Json,

@@ -9,6 +9,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+import dcp_by_name
 import dcp_loads
 import fixture_types
 import interop
@@ -268,8 +269,35 @@ def weights_of_others():
                 interop.wrong(name, f"{key} is {got.get(key)}, not {rows.get(key)}")
 
 
+def optimizers_by_name():
+    """What scripts save with `torch.save`, numbers in the optimizer's state, goes on in sharded modules."""
+    folder = interop.SCRATCH / "scripts"
+    folder.mkdir()
+    run_ranks(1, dcp_by_name.save, Wide, str(folder))
+    written = []
+    for source in sorted(folder.glob("*.pt")):
+        to = f"scripts/{source.stem}"
+        sharded = [interop.convert(source, f"{to}.{n}", "--to", "distcp", "--all", "--ranks", n) for n in (1, 3)]
+        named = interop.convert(source, f"{to}-named", "--all", "--optimizer-names")
+        for way in (sharded[1], named):
+            path = interop.convert(way, f"scripts/{way.name}-back.pt", "--all")
+            try:
+                dcp_by_name.go_on_from_file(Wide, folder, source.stem, path)
+            except Exception as error:  # the others are judged all the same
+                interop.wrong(path.name, repr(error))
+            interop.judged("torch (Optimizer.load_state_dict)")
+        written += sharded
+    for shape, shard in (((1,), None), ((1,), fully_sharded), ((2,), fully_sharded)):
+        try:
+            run_ranks(shape[0], dcp_by_name.go_on, shape, Wide, shard, str(folder), written)
+        except SystemExit as failure:  # the ranks have said why
+            interop.wrong(f"optimizers by name on {shape}", failure)
+        interop.judged("torch.distributed.checkpoint (optimizer by name)", len(written))
+
+
 def main():
     prepare()
+    optimizers_by_name()
     written = sorted(WRITTEN.iterdir())
     shards = [d for d in written if ".shards_" in d.name]
     files = [d for d in written if d not in shards]

@@ -169,6 +169,8 @@ def ways_back(interop, original, name):
     yield "through ranks", interop.convert(sharded, f"{name}-ranks.ckpt")
     directory = interop.convert(original, f"{name}-directory", "--all")
     yield "through a directory", interop.convert(directory, f"{name}-directory.ckpt")
+    named = interop.convert(original, f"{name}-named", "--all", "--optimizer-names")
+    yield "through names", interop.convert(named, f"{name}-named.ckpt")
 
 
 def resumes(interop):
@@ -181,6 +183,41 @@ def resumes(interop):
             if resume_losses(path, module) != expected:
                 interop.wrong(f"{name} {way}", "the losses differ after resuming")
             interop.judged("Lightning (Trainer.fit)")
+
+
+def resumes_on_ranks(interop):
+    """A Trainer on several ranks, which loads optimizers by name, takes the steps of one process."""
+    import lightning_ranks
+
+    for name in lightning_ranks.modules():
+        original = interop.SCRATCH / f"{name}-one.ckpt"
+        resumable(original, lambda: lightning_ranks.make(name))
+        expected = resume_losses(original, lambda: lightning_ranks.make(name))
+        flags = ["--to", "distcp", "--ranks", "3"]
+        if name == "twin":  # shapes leave it open
+            parameters = lightning_ranks.make(name).named_parameters()
+            names = interop.SCRATCH / "names.txt"
+            names.write_text("".join(f"{n}\n" for n, p in parameters if p.requires_grad))
+            flags += ["--param-names", names]
+        sharded = interop.convert(original, f"{name}-by-name", *flags)
+        for ranks in (1, 2):
+            found = lightning_ranks.resumed(ranks, name, sharded, 5, interop.SCRATCH)
+            if found != expected:
+                interop.wrong(f"{name} on {ranks} ranks", f"the losses are {found}, not {expected}")
+            interop.judged("Lightning (ModelParallelStrategy)")
+
+
+def resumes_from_ranks(interop):
+    """What a Trainer on two ranks has saved goes on in one process, in one file."""
+    import lightning_ranks
+
+    for name in ("adam", "groups", "two"):
+        original = lightning_ranks.saved(2, name, interop.SCRATCH / f"{name}-two-ranks", 2)
+        expected = lightning_ranks.resumed(2, name, original, 5, interop.SCRATCH)
+        path = interop.convert(original, f"{name}-two-ranks.ckpt")
+        if resume_losses(path, lambda: lightning_ranks.make(name)) != expected:
+            interop.wrong(f"{name} from ranks", "the losses differ after resuming")
+        interop.judged("Lightning (Trainer.fit)")
 
 
 def builds(interop):
@@ -218,5 +255,7 @@ if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     copies(interop)
     resumes(interop)
+    resumes_on_ranks(interop)
+    resumes_from_ranks(interop)
     builds(interop)
     interop.finish()

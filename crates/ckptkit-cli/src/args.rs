@@ -36,7 +36,7 @@ pub(crate) enum Verb {
     /// SHA-256 of each tensor and of the whole, equal across formats
     Digest(Digest),
     /// Write a checkpoint in another format, or anew in its own
-    Convert(Convert),
+    Convert(Box<Convert>),
     /// Smaller and plainer copies of a Lightning .ckpt
     #[command(subcommand)]
     Lightning(Lightning),
@@ -182,6 +182,14 @@ pub(crate) struct Convert {
     /// Take config and artifacts of a .nemo archive from this one, whose tensors must be the same
     #[arg(long, value_name = "OTHER.nemo")]
     pub(crate) like: Option<PathBuf>,
+    /// With --all to a directory: call the tensors of optimizer states by their parameters,
+    /// optimizer.exp_avg.encoder.weight, where these are known
+    #[arg(long, requires = "all")]
+    pub(crate) optimizer_names: bool,
+    /// The names of the parameters that optimizer states number: one a line, all of the model in
+    /// the order of `named_parameters()`; or JSON, a list of lists for all optimizers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) param_names: Option<PathBuf>,
     /// Ranks that a distributed checkpoint is cut for
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) ranks: u32,

@@ -209,6 +209,40 @@ fn options_reach_the_writer() {
 }
 
 #[test]
+fn states_of_optimizers_get_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| text(&dir.path().join(name));
+    let listed = |path: &str| stdout(&["ls", path, "optimizer**"]);
+    stdout(&["convert", &fixture("lightning/adam.ckpt"), &at("a"), "--all", "--optimizer-names"]);
+    assert!(listed(&at("a")).contains("optimizer.exp_avg_sq.net.first.weight"));
+
+    // Where shapes leave it open the report says so, until the names are given.
+    let twin = fixture("lightning/frozen_twin.ckpt");
+    let said = stdout(&["convert", &twin, &at("b"), "--to", "distcp"]);
+    assert!(said.contains("12 ways") && said.contains("--param-names FILE"), "{said}");
+    assert!(listed(&at("b")).contains("optimizer_0.state.1.exp_avg"));
+    let model = ["embed.weight", "norm.weight", "norm.bias", "body.weight", "body.bias"];
+    let more = ["batch_norm.weight", "batch_norm.bias"];
+    let model = model.iter().chain(&more).map(|n| format!("net.{n}\n")).collect::<String>();
+    std::fs::write(at("names.txt"), format!("# in order\n{model}")).unwrap();
+    let given = ["--param-names", &at("names.txt")];
+    let said = stdout(&[&["convert", &twin, &at("c"), "--to", "distcp"], &given[..]].concat());
+    assert!(!said.contains("note"), "{said}");
+    assert!(listed(&at("c")).contains("optimizer_0.state.net.body.weight.exp_avg"));
+    assert!(stdout(&["show", &at("c"), "optimizer_0.param_groups.0.params"]).contains("net.body"));
+
+    // What would take no names is refused.
+    let e = refused(&[&["convert", &twin, &at("d.safetensors")], &given[..]].concat());
+    assert!(e.contains("--param-names"), "{e}");
+    let e = refused(&["convert", &twin, &at("d.pt"), "--all", "--optimizer-names"]);
+    assert!(e.contains("directory"), "{e}");
+    std::fs::write(at("names.txt"), "net.embed.weight\nnet.nothing\n").unwrap();
+    let e = refused(&[&["convert", &twin, &at("d"), "--to", "distcp"], &given[..]].concat());
+    assert!(e.contains("line 2") && e.contains("net.nothing"), "{e}");
+    assert_eq!(names(dir.path()), ["a", "b", "c", "names.txt"]);
+}
+
+#[test]
 fn an_encoder_is_taken_out_of_an_archive() {
     let dir = tempfile::tempdir().unwrap();
     let to = text(&dir.path().join("encoder.safetensors"));

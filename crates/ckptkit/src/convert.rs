@@ -8,6 +8,10 @@ mod flatten;
 mod foreign;
 #[cfg(feature = "nemo")]
 mod nemo;
+#[cfg(feature = "lightning")]
+mod optimizer;
+#[cfg(feature = "torch")]
+mod places;
 mod plan;
 mod report;
 #[cfg(feature = "safetensors")]

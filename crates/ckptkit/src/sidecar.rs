@@ -125,6 +125,11 @@ pub fn names(document: &Document, file: &TorchFile) -> Vec<(String, NodeId)> {
         .collect()
 }
 
+/// Whether a tensor is called as those of [`Encoded::extra`] are.
+pub(crate) fn is_storage(name: &str) -> bool {
+    name.starts_with("__") && name.trim_start_matches('_').starts_with("storage__.")
+}
+
 /// Writes an object as JSON. Reads no tensor.
 ///
 /// `names` are the tensors that the checkpoint holds, and their nodes. Of several that are the same
@@ -187,6 +192,11 @@ impl Sidecar {
     /// The names of the tensors that it refers to, each once.
     pub fn tensors(&self) -> impl Iterator<Item = &str> {
         self.0.rows.iter().flat_map(|row| &row.tensors).map(String::as_str)
+    }
+
+    /// The names of the tensors that make up each storage, in the order of the table.
+    pub(crate) fn storages(&self) -> Vec<Vec<String>> {
+        self.0.rows.iter().map(|row| row.tensors.clone()).collect()
     }
 
     /// Every class and function that it names, as `module.name`, sorted. The functions of torch

@@ -20,11 +20,13 @@ mod states;
 
 use std::collections::HashMap;
 
-use ckptkit_core::{Error, Result};
+use ckptkit_core::{Error, Key, Result, ResultExt, Tensor};
+use torch_save::pickle::{NodeId, NodeRef};
 
 pub use assign::{Assignment, Placement, assign};
 
 use crate::LightningCkpt;
+use crate::version::{OPTIMIZER_STATES, STATE_DICT};
 
 /// Where the names of an optimizer's parameters are from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ pub enum ParameterNames {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateTensor {
-    /// What it is to the optimizer: `exp_avg`.
+    /// What it is to the optimizer: `exp_avg`; the path in the parameter's state where that nests.
     pub key: String,
     /// Its name in the checkpoint: `optimizer_states.0.state.3.exp_avg`.
     pub name: String,
@@ -226,9 +228,67 @@ impl LightningCkpt {
     /// have; [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) where they are not as
     /// many as the parameters, or of other shapes.
     pub fn optimizers(&self, names: &ParameterNames) -> Result<Vec<OptimizerView>> {
-        use ckptkit_core::ResultExt;
-        states::read(self)
-            .and_then(|stored| find::named(self, stored, names))
+        let at = |id| self.file.tensor_at(id).map(torch_save::TensorEntry::tensor);
+        let weights: Vec<(&str, &Tensor)> = self
+            .file
+            .tensors()
+            .iter()
+            .filter(|entry| {
+                let of_weights = |key: &Key| matches!(key, Key::Str(key) if key == STATE_DICT);
+                entry.part_of().is_none() && entry.path().first().is_some_and(of_weights)
+            })
+            .filter_map(|entry| {
+                let name = entry.tensor().name().strip_prefix(STATE_DICT)?.strip_prefix('.')?;
+                Some((name, entry.tensor()))
+            })
+            .collect();
+        let optimizers = self.node(OPTIMIZER_STATES).map(NodeRef::items).unwrap_or_default();
+        optimizers
+            .into_iter()
+            .enumerate()
+            .map(|(i, o)| states::read(o, &at).within(|| format!("{OPTIMIZER_STATES}.{i}")))
+            .collect::<Result<Vec<_>>>()
+            .and_then(|stored| find::named(&weights, stored, names))
             .in_file(self.torch().section().name())
     }
+}
+
+/// The optimizers of any object: of other training files, of a checkpoint in another format.
+///
+/// `optimizers` are what `Optimizer.state_dict()` gave, their states by integers or, as sharded
+/// checkpoints keep them, by names. `state_dict` has the model's weights in its order, and
+/// `tensor_at` knows the tensors of the object by their nodes. Reads no tensor.
+///
+/// ```
+/// use ckptkit_core::Tensor;
+/// use lightning_ckpt::optimizer::{ParameterNames, views};
+/// use torch_save::TorchFile;
+///
+/// # fn main() -> ckptkit_core::Result<()> {
+/// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+/// let file = TorchFile::open(format!("{fixtures}/torch/train_sgd.pt"))?;
+/// let (weights, optimizer) = (file.root().get("state_dict"), file.root().get("optimizer"));
+/// let at = |node| file.tensor_at(node).map(torch_save::TensorEntry::tensor);
+/// let pairs = weights.map(|w| w.pairs()).unwrap_or_default();
+/// let weights: Vec<(&str, &Tensor)> =
+///     pairs.iter().filter_map(|(name, value)| Some((name.as_str()?, at(value.id())?))).collect();
+/// let found = views(&[optimizer.unwrap()], &weights, &at, &ParameterNames::Find)?;
+/// assert_eq!(found[0].name(1), Some("first.weight"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`LightningCkpt::optimizers`].
+pub fn views<'a>(
+    optimizers: &[NodeRef<'_>],
+    state_dict: &[(&str, &Tensor)],
+    tensor_at: &dyn Fn(NodeId) -> Option<&'a Tensor>,
+    names: &ParameterNames,
+) -> Result<Vec<OptimizerView>> {
+    let read = |(i, optimizer): (usize, &NodeRef<'_>)| {
+        states::read(*optimizer, tensor_at).within(|| format!("optimizer {i}"))
+    };
+    let stored = optimizers.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+    find::named(state_dict, stored, names)
 }

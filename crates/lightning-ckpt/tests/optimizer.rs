@@ -257,6 +257,7 @@ fn states_that_are_none() {
         ("(d", "no `param_groups`"),
         ("(dVparam_groups\n(l(das", "no `params`"),
         ("(dVparam_groups\n(l(dVparams\n(lF0.5\nasas", "neither an integer nor a name"),
+        ("(dVparam_groups\n(l(dVparams\n(lI0\naI0\nasas", "in the groups twice"),
     ] {
         let e = made(&[], &[state]).optimizers(&ParameterNames::Find).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Malformed);
@@ -267,6 +268,43 @@ fn states_that_are_none() {
     let named = "(dVstate\n(dsVparam_groups\n(l(dVparams\n(lVw\nasas";
     let ckpt = made(&[("w", &[2])], &[named]);
     assert_eq!(found(&ckpt), [(NameSource::Recorded, vec!["w".into()])]);
+}
+
+/// Shampoo and others keep containers in a parameter's state; what holds itself ends.
+#[test]
+fn states_that_nest() {
+    let nested = format!(
+        "(dVstate\n(dI0\n(dVexp_avg\n{}sVfactors\n(dI0\n{}sI1\n(l{}assssVparam_groups\n(l(dVparams\n(lI0\nasas",
+        tensor(&[2, 3]),
+        tensor(&[2, 2]),
+        tensor(&[3, 3])
+    );
+    let ckpt = made(&[("w", &[2, 3]), ("v", &[3])], &[&nested]);
+    assert_eq!(found(&ckpt), [(NameSource::Found, vec!["w".into()])]);
+    let views = ckpt.optimizers(&ParameterNames::Find).unwrap();
+    let renamed: Vec<(&str, String)> =
+        views[0].renamed("o").map(|(t, new)| (t.name.as_str(), new)).collect();
+    let place = |key: &str| format!("optimizer_states.0.state.0.{key}");
+    let expected = ["exp_avg", "factors.0", "factors.1.0"];
+    for ((name, new), key) in renamed.iter().zip(expected) {
+        assert_eq!((*name, new), (place(key).as_str(), &format!("o.{key}.w")));
+    }
+    assert_eq!(renamed.len(), expected.len());
+
+    let cycle = "(dVstate\n(dI0\n(dp9\nVagain\ng9\nsssVparam_groups\n(l(dVparams\n(lI0\nasas";
+    let views = made(&[("w", &[2])], &[cycle]).optimizers(&ParameterNames::Find).unwrap();
+    assert!(views[0].parameters()[0].tensors.is_empty());
+}
+
+/// Torch's flattening makes text of the keys, and leaves the numbers in the groups.
+#[test]
+fn states_under_numbers_that_are_text() {
+    let text = format!(
+        "(dVstate\n(dV0\n(dVexp_avg\n{}sssVparam_groups\n(l(dVparams\n(lI0\nasas",
+        tensor(&[3])
+    );
+    let ckpt = made(&[("w", &[2]), ("v", &[3])], &[&text]);
+    assert_eq!(found(&ckpt), [(NameSource::Found, vec!["v".into()])]);
 }
 
 /// Ten thousand parameters in the usual case: a moment.

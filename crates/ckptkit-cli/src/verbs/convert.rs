@@ -111,6 +111,8 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
     wish.max_shard_bytes = parse_size(&args.max_shard_size)?;
     wish.config.clone_from(&args.config);
     wish.like.clone_from(&args.like);
+    wish.optimizer_names = args.optimizer_names;
+    wish.param_names.clone_from(&args.param_names);
     wish.align = args.align;
     wish.ranks = args.ranks;
     if let Some(Mesh(mesh)) = &args.mesh {

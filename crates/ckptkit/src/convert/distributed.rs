@@ -9,6 +9,8 @@ use torch_save::{Document, WriteOptions};
 
 use super::choose::Chosen;
 use super::flatten::Flattener;
+#[cfg(feature = "lightning")]
+use super::optimizer;
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use crate::format::Format;
@@ -63,7 +65,11 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let options = WriteOptions::new();
     let lightning = checkpoint.kept_format() == Format::LightningCkpt;
     let rest = lightning.then(|| rest_of_lightning(&mut document));
+    #[cfg(feature = "lightning")]
+    let by_name = optimizer::by_name(job, &mut document, &tensors)?;
     let mut flattener = Flattener::new(&document, tensors, &options);
+    #[cfg(feature = "lightning")]
+    flattener.instead.extend(by_name);
     if lightning {
         sharded_of_lightning(&document, &mut flattener)?;
     } else {

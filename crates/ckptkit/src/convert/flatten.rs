@@ -20,6 +20,8 @@ const FREE_ENTRIES: usize = 1_000_000;
 pub(super) struct Flattener<'a> {
     pub(super) document: &'a Document,
     pub(super) tensors: HashMap<NodeId, Tensor>,
+    /// Nodes that others stand for.
+    pub(super) instead: HashMap<NodeId, NodeId>,
     pub(super) options: &'a WriteOptions,
     pub(super) entries: Vec<Entry>,
     budget: usize,
@@ -32,11 +34,13 @@ impl<'a> Flattener<'a> {
         options: &'a WriteOptions,
     ) -> Self {
         let budget = FREE_ENTRIES + 4 * tensors.len();
-        Self { document, tensors, options, entries: Vec::new(), budget }
+        let (instead, entries) = (HashMap::new(), Vec::new());
+        Self { document, tensors, instead, options, entries, budget }
     }
 
     /// Adds what stands at `node` under a path.
     pub(super) fn add(&mut self, path: &mut Vec<Key>, node: NodeId) -> Result<()> {
+        let node = self.instead.get(&node).copied().unwrap_or(node);
         let at = self.document.node(node);
         if let Some(tensor) = self.tensors.get(&node) {
             self.entries.push(Entry::tensor(path.clone(), tensor.clone()));

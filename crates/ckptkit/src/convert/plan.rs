@@ -11,6 +11,8 @@ use super::distributed;
 use super::foreign;
 #[cfg(feature = "nemo")]
 use super::nemo;
+#[cfg(feature = "lightning")]
+use super::optimizer;
 use super::report::Report;
 #[cfg(feature = "safetensors")]
 use super::safetensors;
@@ -51,6 +53,13 @@ impl Convert {
             return Err(Error::invalid(format!("tensors are not cast to {dtype}"))
                 .hint("give a floating-point type: F64, F32, BF16, F16, F8_E4M3, …"));
         }
+        let whole = self.takes_all(checkpoint);
+        #[cfg(feature = "lightning")]
+        optimizer::check(self, whole, checkpoint)?;
+        #[cfg(not(feature = "lightning"))]
+        if self.optimizer_names || self.param_names.is_some() {
+            return Err(crate::reader::left_out(Format::LightningCkpt));
+        }
         let mut job = Job {
             wish: self,
             checkpoint,
@@ -70,8 +79,7 @@ impl Convert {
                 notes: checkpoint.notes().to_vec(),
             },
         };
-        let (layout, tensors) =
-            if self.takes_all(checkpoint) { job.whole()? } else { job.weights()? };
+        let (layout, tensors) = if whole { job.whole()? } else { job.weights()? };
         let mut report = job.report;
         report.files = layout.files().count();
         Ok(Plan { tensors, layout, report, destination: destination.to_path_buf() })

@@ -1,8 +1,10 @@
 //! To safetensors: tensors under their weight names.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ckptkit_core::{EntryPath, Error, OutputFile, Result, Segment, Tensor};
+#[cfg(feature = "torch")]
+use torch_save::NodeId;
 
 use super::choose::Chosen;
 use super::plan::{Job, LaidOut};
@@ -10,6 +12,8 @@ use super::report::Kind;
 use super::side;
 use super::target::Target;
 use super::untie::untie;
+#[cfg(feature = "torch")]
+use crate::opened::Whole;
 
 pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
     let tensors: Vec<Tensor> = kept.into_iter().map(|c| c.tensor).collect();
@@ -33,6 +37,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
             .hint("leave out --all or --dtype"));
     }
     let whole = checkpoint.whole()?;
+    let new_names = state_names(job, &whole)?;
     let nodes = match checkpoint.torch_file() {
         Some(file) => sidecar::names(&whole.document, file),
         None => whole.nodes,
@@ -50,12 +55,21 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
         }
         tensor.check_expansion(&ckptkit_core::Limits::default())?;
         let full = tensor.name().to_owned();
-        chosen.push(Chosen { tensor: tensor.clone(), full, object: false });
+        let mut tensor = tensor.clone();
+        if let Some(new) = new_names.get(&full) {
+            tensor = tensor.renamed(new.as_str());
+            job.report.renamed.insert(full.clone(), new.clone());
+        }
+        chosen.push(Chosen { tensor, full, object: false });
     }
-    let names: HashSet<&str> = chosen.iter().map(|c| c.full.as_str()).collect();
-    let mut nodes: Vec<_> =
-        nodes.into_iter().filter(|(name, _)| names.contains(name.as_str())).collect();
+    let names: HashMap<&str, &str> =
+        chosen.iter().map(|c| (c.full.as_str(), c.tensor.name())).collect();
+    let mut nodes: Vec<(String, NodeId)> = nodes
+        .into_iter()
+        .filter_map(|(name, node)| Some(((*names.get(name.as_str())?).to_owned(), node)))
+        .collect();
     nodes.sort();
+    nodes.dedup_by(|b, a| a.0 == b.0);
     let mut header = Header::new(checkpoint.format().name());
     header.weights_key = checkpoint.weights().ok().map(|weights| weights.key.unwrap_or_default());
     let encoded =
@@ -77,6 +91,18 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     file.push(Segment::Literal(encoded.json))?;
     layout.add(EntryPath::new(sidecar::FILE_NAME)?, file)?;
     Ok((layout, tensors))
+}
+
+/// New names for the states of optimizers, where they are wished for.
+#[cfg(feature = "torch")]
+fn state_names(job: &mut Job<'_>, whole: &Whole) -> Result<HashMap<String, String>> {
+    #[cfg(feature = "lightning")]
+    if job.wish.optimizer_names {
+        let tensor = |(name, node): &(String, NodeId)| Ok((*node, job.checkpoint.tensor(name)?));
+        let tensors = whole.nodes.iter().map(tensor).collect::<Result<_>>()?;
+        return super::optimizer::tensor_names(job, &whole.document, &tensors);
+    }
+    Ok(HashMap::new())
 }
 
 fn lay_out(job: &mut Job<'_>, tensors: Vec<Tensor>, in_directory: bool) -> Result<LaidOut> {

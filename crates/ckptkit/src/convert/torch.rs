@@ -7,10 +7,12 @@ use torch_save::pickle::{Kind as NodeKind, NodeId, NodeRef};
 use torch_save::{Document, TensorEntry, TensorKind, TorchFile, WriteOptions};
 
 use super::choose::{Chosen, Object};
+use super::places;
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use super::target::Target;
 use crate::opened::Whole;
+use crate::sidecar;
 use crate::weights::Weights;
 
 /// The bare state dict.
@@ -102,15 +104,24 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     #[cfg(all(feature = "lightning", feature = "distcp"))]
     if job.wish.target == Target::LightningCkpt && checkpoint.distributed().is_some() {
         lightning_ckpt::from_sharded(&mut document)?;
-        // What is in optimizers has other names now, which a reader of the file finds by itself.
-        let count = tensors.len();
-        tensors.retain(|t| !t.name().starts_with("optimizer_"));
-        if tensors.len() < count {
+        let count = tensors.iter().filter(|t| t.name().starts_with("optimizer_")).count();
+        if count > 0 {
             job.report.notes.push(format!(
-                "{} tensors of optimizers stand under optimizer_states, by the numbers of \
-                 parameters",
-                count - tensors.len()
+                "{count} tensors of optimizers stand under optimizer_states, by the numbers of \
+                 parameters"
             ));
+        }
+    }
+    // A reader of the file finds them under their paths.
+    if checkpoint.torch_file().is_none() {
+        let places = places::names(&document, &nodes);
+        // What a sidecar has beside the tensors is no tensor of the object.
+        tensors.retain(|t| places.contains_key(t.name()) || !sidecar::is_storage(t.name()));
+        for tensor in &mut tensors {
+            if let Some(name) = places.get(tensor.name()).filter(|n| *n != tensor.name()) {
+                job.report.renamed.insert(tensor.name().to_owned(), name.clone());
+                *tensor = tensor.renamed(name.as_str());
+            }
         }
     }
     artifacts_left_out(job);

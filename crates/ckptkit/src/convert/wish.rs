@@ -69,6 +69,17 @@ pub struct Convert {
     /// What a distributed checkpoint is made of.
     #[cfg(feature = "distcp")]
     pub form: distcp::Form,
+    /// Whether the whole of a checkpoint in a directory has the tensors of optimizer states as
+    /// `optimizer.exp_avg.encoder.weight`, those of further optimizers as
+    /// `optimizer_1.exp_avg.encoder.weight`, as far as the names of the parameters are known. A
+    /// distributed checkpoint has them by name in any case, as its loaders want it.
+    pub optimizer_names: bool,
+    /// A file with the names of the parameters whose states a checkpoint numbers, where it does not
+    /// record them and their shapes leave more than one way: one name a line, all parameters of the
+    /// model in the order of `named_parameters()`, blank lines and those that start with `#` aside;
+    /// or JSON, a list of these names, or a list of lists, for every optimizer the names of its
+    /// parameters in the order of its numbers.
+    pub param_names: Option<PathBuf>,
     /// Whether tensors keep the order of the source, which reads it from front to back.
     pub source_order: bool,
 }
@@ -92,6 +103,8 @@ impl Convert {
             mesh: Vec::new(),
             #[cfg(feature = "distcp")]
             form: distcp::Form::default(),
+            optimizer_names: false,
+            param_names: None,
             source_order: false,
         }
     }

@@ -252,20 +252,64 @@ impl Kept {
     fn whole(&self) -> Result<Whole> {
         let json = self.section.read(self.limits.pickle_bytes)?;
         let tensors = |name: &str| self.tensors.get(name).cloned();
-        let document = sidecar::decode(&json, &tensors, &self.limits)
+        let (document, storages) = Sidecar::parse(&json, &self.limits)
+            .and_then(|sidecar| {
+                let storages = sidecar.storages();
+                Ok((sidecar.document(&tensors)?, storages))
+            })
             .map_err(|e| e.in_file(self.section.name()))?;
-        let nodes = self.find(&document);
+        let nodes = self.find(&document, &self.places(storages));
         Ok(Whole { document, nodes })
     }
 
-    /// The nodes of tensors that stand in plain containers, under the names that these give them.
-    fn find(&self, document: &Document) -> Vec<(String, NodeId)> {
+    /// The names of the tensors by the storage that they are in and their first byte there.
+    fn places(&self, storages: Vec<Vec<String>>) -> HashMap<(usize, u64), String> {
+        let mut places = HashMap::new();
+        for (storage, names) in storages.into_iter().enumerate() {
+            let mut start = 0;
+            for name in names {
+                let len = self.tensors.get(&name).map_or(0, Tensor::byte_len);
+                places.insert((storage, start), name);
+                start += len;
+            }
+        }
+        places
+    }
+
+    /// The name of the tensor that a node is: its path, where a tensor is called so, or the name
+    /// that was chosen for it.
+    fn name_of(
+        &self,
+        path: &[Key],
+        node: NodeId,
+        document: &Document,
+        places: &HashMap<(usize, u64), String>,
+    ) -> Option<String> {
+        let inner = document.innermost(node)?;
+        let name = ckptkit_core::join(path);
+        if self.tensors.contains_key(&name) {
+            return Some(name);
+        }
+        let view = document.view(inner)?;
+        let place = (document.storage(view.storage)?.index(), view.run()?.start);
+        let name = places.get(&place)?;
+        let tensor = self.tensors.get(name)?;
+        let plain = !view.conj && !view.neg;
+        let same = plain && tensor.dtype() == view.dtype && tensor.shape() == view.size;
+        same.then(|| name.clone())
+    }
+
+    /// The nodes of tensors that stand in plain containers, under the names of the tensors.
+    fn find(
+        &self,
+        document: &Document,
+        places: &HashMap<(usize, u64), String>,
+    ) -> Vec<(String, NodeId)> {
         let mut found = Vec::new();
         let mut entered = HashSet::new();
         let mut pending = vec![(Vec::new(), document.root().id())];
         while let Some((path, id)) = pending.pop() {
-            let name = ckptkit_core::join(&path);
-            if self.tensors.contains_key(&name) && document.innermost(id).is_some() {
+            if let Some(name) = self.name_of(&path, id, document, places) {
                 found.push((name, id));
                 continue;
             }

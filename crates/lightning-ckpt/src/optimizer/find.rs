@@ -2,12 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ckptkit_core::{Dtype, DtypeClass, Error, Key, Result, StorageId, Tensor, TensorBytes};
+use ckptkit_core::{Dtype, DtypeClass, Error, Result, StorageId, Tensor, TensorBytes};
 
 use super::states::Stored;
 use super::{Assignment, NameSource, OptimizerView, Parameter, ParameterNames, assign};
-use crate::LightningCkpt;
-use crate::version::STATE_DICT;
 
 /// Buffers of `torch.nn`'s norms: shaped as the parameters beside them, and never trained.
 const NORM_BUFFERS: [&str; 3] = ["running_mean", "running_var", "num_batches_tracked"];
@@ -21,13 +19,13 @@ struct Candidate<'a> {
 }
 
 pub(super) fn named(
-    ckpt: &LightningCkpt,
+    state_dict: &[(&str, &Tensor)],
     stored: Vec<Stored>,
     names: &ParameterNames,
 ) -> Result<Vec<OptimizerView>> {
     let mut found: Vec<Option<(Vec<String>, NameSource)>> = vec![None; stored.len()];
     let weights: HashMap<&str, &[u64]> =
-        ckpt.state_dict().map(|(name, tensor)| (name, tensor.shape())).collect();
+        state_dict.iter().map(|(name, tensor)| (*name, tensor.shape())).collect();
     let mut open: Vec<usize> = Vec::new();
     for (i, optimizer) in stored.iter().enumerate() {
         found[i] = match names {
@@ -58,7 +56,7 @@ pub(super) fn named(
     let all = match names {
         ParameterNames::Model(list) => vec![listed(list, &weights)?],
         _ => {
-            let (narrow, wide) = candidates(ckpt);
+            let (narrow, wide) = candidates(state_dict);
             vec![narrow, wide]
         }
     };
@@ -188,8 +186,10 @@ fn known_shape<'p>(parameter: &'p Parameter, known: &HashSet<&[u64]>) -> Option<
     if let Some(shape) = &parameter.shape {
         return Some(shape);
     }
-    // Of states that are not known all must agree, and be the shape of something.
-    let mut shapes = parameter.tensors.iter().map(|t| &t.shape[..]).filter(|s| !s.is_empty());
+    // Of states that are not known all must agree, and be the shape of something. What stands
+    // deeper has shapes of its own.
+    let direct = parameter.tensors.iter().filter(|t| !t.key.contains('.'));
+    let mut shapes = direct.map(|t| &t.shape[..]).filter(|s| !s.is_empty());
     let first = shapes.next()?;
     (shapes.all(|s| s == first) && known.contains(first)).then_some(first)
 }
@@ -207,21 +207,14 @@ fn differences(parameters: &[Parameter], examples: &[Vec<String>]) -> Vec<Vec<(u
 
 /// What in the state dict may be a parameter, in its order: floats, tied ones once. Without the
 /// buffers of norms, and with them.
-fn candidates(ckpt: &LightningCkpt) -> (Vec<Candidate<'_>>, Vec<Candidate<'_>>) {
+fn candidates<'a>(
+    state_dict: &[(&'a str, &'a Tensor)],
+) -> (Vec<Candidate<'a>>, Vec<Candidate<'a>>) {
     let mut seen = HashSet::new();
     let mut wide = Vec::new();
-    for entry in ckpt.file.tensors() {
-        let is_weight = matches!(entry.path(), [Key::Str(key), _, ..] if key == STATE_DICT);
-        let tensor = entry.tensor();
+    for (name, tensor) in state_dict {
         let trained = matches!(tensor.dtype().class(), DtypeClass::Float | DtypeClass::Complex);
-        if !is_weight || !trained || entry.part_of().is_some() {
-            continue;
-        }
-        if place(tensor).is_some_and(|place| !seen.insert(place)) {
-            continue;
-        }
-        let name = tensor.name().strip_prefix(STATE_DICT).and_then(|n| n.strip_prefix('.'));
-        if let Some(name) = name {
+        if trained && place(tensor).is_none_or(|place| seen.insert(place)) {
             wide.push(Candidate { name, shape: tensor.shape() });
         }
     }
@@ -252,6 +245,9 @@ fn recorded(
     weights: &HashMap<&str, &[u64]>,
 ) -> Option<(Vec<String>, NameSource)> {
     let names = optimizer.recorded.as_ref()?;
+    if optimizer.by_name {
+        return Some((names.clone(), NameSource::Recorded));
+    }
     let fits = |prefix: &str| {
         names.iter().zip(&optimizer.parameters).all(|(name, parameter)| {
             let shape = weights.get(format!("{prefix}{name}").as_str());

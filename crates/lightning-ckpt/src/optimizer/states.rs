@@ -1,11 +1,14 @@
 //! The optimizer states of a checkpoint, as far as names are concerned.
 
-use ckptkit_core::{Error, Result, ResultExt};
-use torch_save::pickle::{Kind, NodeRef};
+use std::collections::{HashMap, HashSet};
+
+use ckptkit_core::{Error, Key, Result, ResultExt, Tensor};
+use torch_save::pickle::{Kind, NodeId, NodeRef};
 
 use super::{Parameter, StateTensor};
-use crate::LightningCkpt;
-use crate::version::OPTIMIZER_STATES;
+
+/// Containers within the state of one parameter that are entered.
+const MAX_DEPTH: usize = 16;
 
 /// An optimizer as the checkpoint has it.
 pub(super) struct Stored {
@@ -13,6 +16,8 @@ pub(super) struct Stored {
     pub(super) parameters: Vec<Parameter>,
     /// The names that its groups record, in the order of the parameters.
     pub(super) recorded: Option<Vec<String>>,
+    /// The states are kept by these names.
+    pub(super) by_name: bool,
 }
 
 /// States that have the shape of their parameter in every optimizer that has them.
@@ -39,24 +44,22 @@ const FULL: [&str; 20] = [
     "mom",
 ];
 
-pub(super) fn read(ckpt: &LightningCkpt) -> Result<Vec<Stored>> {
-    let Some(states) = ckpt.node(OPTIMIZER_STATES) else { return Ok(Vec::new()) };
-    let each = states.iter_items().enumerate();
-    each.map(|(i, state)| optimizer(ckpt, state).within(|| format!("{OPTIMIZER_STATES}.{i}")))
-        .collect()
-}
+/// The tensor that a node is.
+pub(super) type TensorAt<'l, 'a> = &'l dyn Fn(NodeId) -> Option<&'a Tensor>;
 
-fn optimizer(ckpt: &LightningCkpt, node: NodeRef<'_>) -> Result<Stored> {
+pub(super) fn read(node: NodeRef<'_>, tensor_at: TensorAt<'_, '_>) -> Result<Stored> {
     let groups = node
         .get("param_groups")
         .ok_or_else(|| Error::malformed("the optimizer's state has no `param_groups`"))?;
     let state = node.get("state");
-    let mut by_key = std::collections::HashMap::new();
+    let mut by_key = HashMap::new();
     for (key, value) in state.map(NodeRef::pairs).unwrap_or_default() {
         by_key.insert(Id::of(key), value);
     }
     let mut parameters = Vec::new();
     let mut recorded = Vec::new();
+    let mut by_name = true;
+    let (mut seen, mut entered) = (HashSet::new(), HashSet::new());
     for (group, node) in groups.iter_items().enumerate() {
         let place = || format!("param_groups.{group}");
         let params = node
@@ -68,14 +71,21 @@ fn optimizer(ckpt: &LightningCkpt, node: NodeRef<'_>) -> Result<Stored> {
             let id = Id::of(param);
             let integer = match &id {
                 Id::Integer(n) => *n,
-                // FSDP keys its states by names.
+                // Sharded checkpoints key their states by names.
                 Id::Name(_) => parameters.len() as u64,
                 Id::Other => {
                     return Err(Error::malformed("a parameter is neither an integer nor a name"))
                         .within(place);
                 }
             };
-            let tensors = by_key.get(&id).map(|s| tensors(ckpt, *s)).unwrap_or_default();
+            if !seen.insert(id.clone()) {
+                return Err(Error::malformed("a parameter is in the groups twice")
+                    .within(format_args!("parameter {}", param.key_text()))
+                    .within(place()));
+            }
+            let found = by_key.get(&id).or_else(|| by_key.get(&id.as_text()?));
+            let tensors = found.map(|s| tensors(tensor_at, *s, &mut entered)).unwrap_or_default();
+            by_name &= matches!(id, Id::Name(_));
             let shape = shape(&tensors);
             recorded.push(match id {
                 Id::Name(name) => Some(name),
@@ -85,11 +95,12 @@ fn optimizer(ckpt: &LightningCkpt, node: NodeRef<'_>) -> Result<Stored> {
         }
     }
     let recorded = recorded.into_iter().collect::<Option<Vec<_>>>().filter(|r| !r.is_empty());
-    Ok(Stored { parameters, recorded })
+    let by_name = by_name && recorded.is_some();
+    Ok(Stored { parameters, recorded, by_name })
 }
 
 /// What a state is keyed by.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 enum Id {
     Integer(u64),
     Name(String),
@@ -104,21 +115,51 @@ impl Id {
             _ => Self::Other,
         }
     }
+
+    /// An integer as the text that it is after torch has flattened it.
+    fn as_text(&self) -> Option<Self> {
+        match self {
+            Self::Integer(n) => Some(Self::Name(n.to_string())),
+            _ => None,
+        }
+    }
 }
 
-/// The tensors in a parameter's state; numbers beside them say nothing here.
-fn tensors(ckpt: &LightningCkpt, state: NodeRef<'_>) -> Vec<StateTensor> {
-    let pairs = state.pairs().into_iter();
-    pairs
-        .filter_map(|(key, value)| {
-            let entry = ckpt.file.tensor_at(value.id())?;
-            Some(StateTensor {
-                key: key.as_str()?.to_owned(),
-                name: entry.tensor().name().to_owned(),
-                shape: entry.tensor().shape().to_vec(),
-            })
-        })
-        .collect()
+/// The tensors in a parameter's state; numbers beside them say nothing here. A container that several parameters share is the first one's.
+fn tensors(
+    tensor_at: TensorAt<'_, '_>,
+    state: NodeRef<'_>,
+    entered: &mut HashSet<NodeId>,
+) -> Vec<StateTensor> {
+    let mut out = Vec::new();
+    let mut pending = vec![(Vec::new(), state)];
+    while let Some((path, node)) = pending.pop() {
+        if let Some(tensor) = tensor_at(node.id()).filter(|_| !path.is_empty()) {
+            out.push(StateTensor {
+                key: ckptkit_core::join(&path),
+                name: tensor.name().to_owned(),
+                shape: tensor.shape().to_vec(),
+            });
+            continue;
+        }
+        if path.len() == MAX_DEPTH || !entered.insert(node.id()) {
+            continue;
+        }
+        let pairs = node.pairs().into_iter().map(|(key, value)| (key.as_key(), value));
+        let items = match node.kind() {
+            Kind::List | Kind::Tuple(_) => node.items(),
+            _ => Vec::new(),
+        };
+        let items = (0..).zip(items).map(|(i, item)| (Key::Index(i), item));
+        let from = pending.len();
+        for (key, child) in pairs.chain(items) {
+            let mut path = path.clone();
+            path.push(key);
+            pending.push((path, child));
+        }
+        pending[from..].reverse();
+    }
+    out
 }
 
 /// The parameter's shape, as far as its state tells.
