@@ -2,6 +2,7 @@
 //! them, comparison of values, and files made by hand.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+pub mod archive;
 pub mod damage;
 pub mod fixture;
 pub mod large;

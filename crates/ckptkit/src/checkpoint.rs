@@ -165,7 +165,9 @@ impl Checkpoint {
     }
 
     /// The torch file that all its tensors are in, under the names that they have here: for
-    /// Lightning's and torch's own files, and `.nemo` archives with one file of weights.
+    /// Lightning's and torch's own files, and `.nemo` archives with one file of weights. Where a
+    /// sidecar keeps the whole object, it is a file that is nowhere but in memory, with storages
+    /// that lie in the tensors; checksums are not in it.
     #[cfg(feature = "torch")]
     #[must_use]
     pub fn torch_file(&self) -> Option<&torch_save::TorchFile> {
@@ -214,6 +216,23 @@ impl Checkpoint {
         found.map_err(|e| e.in_file(&self.path))
     }
 
+    /// The tensors under the names that they have in the whole object. A distributed checkpoint
+    /// may have others for them.
+    pub(crate) fn tensors_of_whole(&self) -> Vec<Tensor> {
+        match self.torch_file() {
+            Some(file) => file.tensors().iter().map(|e| e.tensor().clone()).collect(),
+            None => self.tensors().cloned().collect(),
+        }
+    }
+
+    /// Looks one of them up.
+    pub(crate) fn tensor_of_whole(&self, name: &str) -> Result<Tensor> {
+        match self.torch_file().and_then(|file| file.entry(name)) {
+            Some(entry) => Ok(entry.tensor().clone()),
+            None => self.tensor(name),
+        }
+    }
+
     /// The `__metadata__` of a safetensors checkpoint.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
@@ -236,6 +255,18 @@ impl Checkpoint {
     /// its tensors.
     pub(crate) fn kept_format(&self) -> Format {
         self.opened.kept.unwrap_or(self.opened.format)
+    }
+
+    /// What a sidecar made of it names as the format of its object.
+    pub(crate) fn source_format(&self) -> Format {
+        self.sidecar().unwrap_or(self.opened.format)
+    }
+
+    /// The format that the object came from which a sidecar ([`sidecar`](crate::sidecar)) keeps;
+    /// `None` where there is none, or none that belongs to the tensors.
+    #[must_use]
+    pub fn sidecar(&self) -> Option<Format> {
+        self.opened.sidecar.then(|| self.kept_format())
     }
 
     /// Whether it holds more of a training run than weights.

@@ -1,5 +1,7 @@
 //! Converting: choose tensors, lay out the destination, report what happens, then write.
 
+#[cfg(feature = "distcp")]
+mod beside;
 mod choose;
 #[cfg(feature = "distcp")]
 mod distributed;

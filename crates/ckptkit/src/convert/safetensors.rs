@@ -39,7 +39,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     };
     // The name that is kept of several comes first, here as in the policy for tied names.
     let mut chosen = Vec::new();
-    for tensor in checkpoint.tensors().filter(|t| t.has_bytes()) {
+    for tensor in checkpoint.tensors_of_whole().into_iter().filter(Tensor::has_bytes) {
         if let Some(format) = job.wish.target.lacks(tensor.dtype()) {
             job.report.notes.push(format!(
                 "{format} has no dtype {}: the storage of {} is kept as bytes",
@@ -50,13 +50,13 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
         }
         tensor.check_expansion(&ckptkit_core::Limits::default())?;
         let full = tensor.name().to_owned();
-        chosen.push(Chosen { tensor: tensor.clone(), full, object: false });
+        chosen.push(Chosen { tensor, full, object: false });
     }
     let names: HashSet<&str> = chosen.iter().map(|c| c.full.as_str()).collect();
     let mut nodes: Vec<_> =
         nodes.into_iter().filter(|(name, _)| names.contains(name.as_str())).collect();
     nodes.sort();
-    let mut header = Header::new(checkpoint.format().name());
+    let mut header = Header::new(checkpoint.source_format().name());
     header.weights_key = checkpoint.weights().ok().map(|weights| weights.key.unwrap_or_default());
     let encoded =
         sidecar::encode(&whole.document, &nodes, &header, &ckptkit_core::Limits::default())?;

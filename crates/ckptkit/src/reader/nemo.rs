@@ -57,6 +57,7 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         training: None,
         weights: except,
         kept: None,
+        sidecar: false,
         torch: match weights.files() {
             [file] if file.prefix().is_none() => Some(file.torch().clone()),
             _ => None,
