@@ -26,12 +26,6 @@ pub trait ReadAt: Send + Sync {
         None
     }
 
-    /// A range of it as a window on another source, where it is one there.
-    fn window(&self, range: Range<u64>) -> Option<Section> {
-        let _ = range;
-        None
-    }
-
     /// What to call the source in messages.
     fn name(&self) -> &str {
         "input"
@@ -199,13 +193,7 @@ impl Section {
     pub fn slice(&self, offset: u64, len: u64) -> Result<Self> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len => {
-                let start = self.offset + offset;
-                let elsewhere = self.source.window(start..start + len);
-                Ok(elsewhere.unwrap_or_else(|| Self {
-                    source: Arc::clone(&self.source),
-                    offset: start,
-                    len,
-                }))
+                Ok(Self { source: Arc::clone(&self.source), offset: self.offset + offset, len })
             }
             _ => Err(Error::malformed(format!(
                 "{len} bytes from offset {offset} reach past the end, only {} bytes are there",
@@ -223,14 +211,14 @@ impl Section {
     /// became shorter since it was opened.
     pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         let wanted = self.slice(offset, out.len() as u64)?;
-        wanted.source.read_exact_at(wanted.offset, out).map_err(|e| {
+        self.source.read_exact_at(wanted.offset, out).map_err(|e| {
             let e = match e.kind() {
                 io::ErrorKind::UnexpectedEof => {
                     Error::new(crate::ErrorKind::Io, "the file became shorter while it was read")
                 }
                 _ => Error::io(format_args!("read {} bytes", out.len()), e),
             };
-            e.at(wanted.offset).in_file(wanted.name())
+            e.at(wanted.offset).in_file(self.name())
         })
     }
 

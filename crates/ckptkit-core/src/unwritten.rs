@@ -1,16 +1,14 @@
 //! An output file that is read before it is written.
 
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::layout::{OutputFile, Segment};
 use crate::section::{ReadAt, Section};
 
 impl OutputFile {
-    /// The bytes of the file as they would be written, to be read where they come from; a window
-    /// that lies in one source is one on that source. The places of checksums, which only writing
-    /// tells, are zeros. `name` is what messages call it.
+    /// The bytes of the file as they would be written, to be read where they come from. The places
+    /// of checksums, which only writing tells, are zeros. `name` is what messages call it.
     ///
     /// ```
     /// use ckptkit_core::{OutputFile, Section, Segment};
@@ -22,8 +20,6 @@ impl OutputFile {
     /// file.push(Segment::Section(source))?;
     /// let file = file.into_section("file");
     /// assert_eq!(file.read(100)?, b"headweights");
-    /// assert_eq!(file.slice(2, 4)?.name(), "file");
-    /// assert_eq!(file.slice(4, 7)?.name(), "source");
     /// # Ok(())
     /// # }
     /// ```
@@ -83,13 +79,6 @@ impl ReadAt for Unwritten {
         Ok(())
     }
 
-    fn window(&self, range: Range<u64>) -> Option<Section> {
-        let (start, segment) = self.file.segments().get(self.segment_of(range.start))?;
-        let Segment::Section(section) = segment else { return None };
-        let offset = range.start.checked_sub(*start)?;
-        section.slice(offset, range.end.checked_sub(range.start)?).ok()
-    }
-
     fn name(&self) -> &str {
         &self.name
     }
@@ -120,8 +109,6 @@ mod tests {
             for end in start..=expected.len() {
                 let window = file.slice(start as u64, (end - start) as u64).unwrap();
                 assert_eq!(window.read(100).unwrap(), expected[start..end]);
-                let inside = 3 <= start && end <= 6 && start < 6;
-                assert_eq!(window.name(), if inside { "source" } else { "file" });
             }
         }
         let mut over = [0; 2];

@@ -166,8 +166,7 @@ impl Checkpoint {
 
     /// The torch file that all its tensors are in, under the names that they have here: for
     /// Lightning's and torch's own files, and `.nemo` archives with one file of weights. Where a
-    /// sidecar keeps the whole object, it is a file that is nowhere but in memory, with storages
-    /// that lie in the tensors; checksums are not in it.
+    /// sidecar keeps the whole object, it is the file that the object would be, written nowhere.
     #[cfg(feature = "torch")]
     #[must_use]
     pub fn torch_file(&self) -> Option<&torch_save::TorchFile> {

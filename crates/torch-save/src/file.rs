@@ -150,7 +150,10 @@ impl TorchFile {
     }
 
     fn build(section: &Section, limits: &Limits) -> Result<Self> {
-        let mut opened = container::open(section, limits)?;
+        Self::of(container::open(section, limits)?, section)
+    }
+
+    pub(crate) fn of(mut opened: Opened, section: &Section) -> Result<Self> {
         let raw = std::mem::take(&mut opened.raw);
         let mut notes = opened.notes.clone();
         let mut drafts = Vec::new();

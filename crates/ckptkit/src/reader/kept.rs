@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use ckptkit_core::{Limits, Result, Section, Tensor};
-use torch_save::{TorchFile, WriteOptions};
+use torch_save::TorchFile;
 
 use super::torch::{TorchValues, is_lightning, training};
 use crate::format::Format;
@@ -33,12 +33,9 @@ impl Kept {
         let sidecar = Sidecar::parse(&json, limits).map_err(|e| e.in_file(section.name()))?;
         drop(json);
         let header = sidecar.header().clone();
-        let file = || {
-            let document = sidecar.document(tensors)?;
-            let file = document.layout(&WriteOptions::new())?.into_section(section.name());
-            torch_save::OpenOptions::default().limits(limits.clone()).open(&file)
-        };
-        Ok(Self { header, file: file().map_err(|e| e.in_file(section.name())) })
+        let file =
+            sidecar.document(tensors).and_then(|document| document.into_file(section.name()));
+        Ok(Self { header, file: file.map_err(|e| e.in_file(section.name())) })
     }
 
     pub(super) fn format(&self) -> Option<Format> {

@@ -175,6 +175,6 @@ pub(super) fn top_keys(file: &TorchFile) -> Vec<String> {
     root.pairs()
         .into_iter()
         .filter(|(_, v)| !names.contains(&v.id()) && !is_tensor_dict(*v))
-        .map(|(k, _)| k.as_str().map_or_else(|| format!("{k:?}"), str::to_owned))
+        .map(|(k, _)| k.as_str().map_or_else(|| ckptkit_core::join(&[k.as_key()]), str::to_owned))
         .collect()
 }
