@@ -6,10 +6,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use ckptkit::core::{Layout, TensorBytes};
+use ckptkit::core::TensorBytes;
 use ckptkit::safetensors::{StFile, WriteOptions as StOptions, layout_file};
 use ckptkit::sidecar::{self, Encoded, Header, Sidecar};
-use ckptkit::torch::pickle::{Builder, Kind};
+use ckptkit::torch::pickle::Builder;
 use ckptkit::torch::{Document, NodeId, TorchFile, View, WriteOptions};
 use ckptkit::{
     CopyOptions, Dtype, ErrorKind, Existing, Limits, Section, Tensor, TensorInfo, TensorSource,

@@ -217,6 +217,7 @@ impl Checkpoint {
 
     /// The tensors under the names that they have in the whole object. A distributed checkpoint
     /// may have others for them.
+    #[cfg(feature = "torch")]
     pub(crate) fn tensors_of_whole(&self) -> Vec<Tensor> {
         match self.torch_file() {
             Some(file) => file.tensors().iter().map(|e| e.tensor().clone()).collect(),
@@ -225,6 +226,7 @@ impl Checkpoint {
     }
 
     /// Looks one of them up.
+    #[cfg(feature = "torch")]
     pub(crate) fn tensor_of_whole(&self, name: &str) -> Result<Tensor> {
         match self.torch_file().and_then(|file| file.entry(name)) {
             Some(entry) => Ok(entry.tensor().clone()),
@@ -257,6 +259,7 @@ impl Checkpoint {
     }
 
     /// What a sidecar made of it names as the format of its object.
+    #[cfg(feature = "torch")]
     pub(crate) fn source_format(&self) -> Format {
         self.sidecar().unwrap_or(self.opened.format)
     }
@@ -265,7 +268,7 @@ impl Checkpoint {
     /// `None` where there is none, or none that belongs to the tensors.
     #[must_use]
     pub fn sidecar(&self) -> Option<Format> {
-        self.opened.sidecar.then(|| self.kept_format())
+        self.opened.sidecar
     }
 
     /// Whether it holds more of a training run than weights.

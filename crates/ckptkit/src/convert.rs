@@ -21,6 +21,7 @@ mod target;
 mod torch;
 mod untie;
 mod verify;
+#[cfg(feature = "torch")]
 mod whole;
 mod wish;
 

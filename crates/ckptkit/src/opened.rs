@@ -124,8 +124,8 @@ pub(crate) struct Opened {
     pub(crate) torch: Option<torch_save::TorchFile>,
     /// The format of the object that is kept whole, where it is another one.
     pub(crate) kept: Option<Format>,
-    /// A sidecar keeps it, which is read as the torch file.
-    pub(crate) sidecar: bool,
+    /// The format that the object came from which a sidecar keeps; it is read as the torch file.
+    pub(crate) sidecar: Option<Format>,
     /// The archive that it is.
     #[cfg(feature = "nemo")]
     pub(crate) nemo: Option<nemo_archive::NemoArchive>,

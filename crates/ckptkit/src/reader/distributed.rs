@@ -12,7 +12,6 @@ use super::torch::TorchValues;
 use crate::Value;
 use crate::format::Format;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole, is_absent};
-use crate::sidecar::FILE_NAME;
 use crate::training::Training;
 
 /// Keys and beginnings of names that are never the model's, where all stands at the root.
@@ -43,9 +42,12 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let mut notes = checkpoint.notes();
     let tensors = entries.iter().map(|e| &e.tensor);
     let kept = kept::beside(&checkpoint, tensors, &options.limits).unwrap_or_else(|e| {
-        notes.push(format!("{FILE_NAME} is ignored: {e}"));
+        notes.push(kept::ignored(&e));
         None
     });
+    if let Some(Ok(file)) = kept.as_ref().map(|kept| &kept.file) {
+        kept::tie(&mut entries, file);
+    }
     // Without paths (Megatron, custom planners) everything stands at the root under flat names.
     let flat = entries.iter().all(|e| e.path.len() == 1);
     let weights = if let Some(kept) = &kept {
@@ -82,7 +84,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         metadata: BTreeMap::new(),
         shards: checkpoint.files().len(),
         writer: Some(match &kept {
-            Some(kept) => kept.header.writer.clone(),
+            Some(kept) => kept.writer(),
             None => checkpoint.writer().to_owned(),
         }),
         kept: match &kept {
@@ -92,7 +94,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         },
         training: kept.as_ref().map_or(of_meta, Kept::training),
         weights,
-        sidecar: kept.is_some(),
+        sidecar: kept.as_ref().and_then(Kept::sidecar),
         torch: kept.as_ref().and_then(|kept| kept.file.as_ref().ok()).cloned(),
         #[cfg(feature = "nemo")]
         nemo: None,

@@ -5,10 +5,16 @@
 use std::collections::HashMap;
 
 use ckptkit_core::{Limits, Result, Section, Tensor};
+#[cfg(feature = "distcp")]
+use ckptkit_core::{StorageId, TensorInfo};
+#[cfg(feature = "distcp")]
+use torch_save::TensorEntry;
 use torch_save::TorchFile;
 
 use super::torch::{TorchValues, is_lightning, training};
 use crate::format::Format;
+#[cfg(feature = "distcp")]
+use crate::opened::Entry;
 use crate::opened::Rule;
 use crate::sidecar::{Header, Sidecar};
 use crate::training::Training;
@@ -36,6 +42,15 @@ impl Kept {
         let file =
             sidecar.document(tensors).and_then(|document| document.into_file(section.name()));
         Ok(Self { header, file: file.map_err(|e| e.in_file(section.name())) })
+    }
+
+    /// The format that the object came from, where its tensors are there.
+    pub(super) fn sidecar(&self) -> Option<Format> {
+        self.file.is_ok().then(|| self.format().unwrap_or(Format::Torch))
+    }
+
+    pub(super) fn writer(&self) -> String {
+        self.header.writer.clone()
     }
 
     pub(super) fn format(&self) -> Option<Format> {
@@ -88,6 +103,34 @@ pub(super) fn beside<'a>(
         return Err(e.clone());
     }
     Ok(Some(kept))
+}
+
+/// Lists tensors that share a storage in the object as the ties and views that they are there. A
+/// distributed checkpoint has an entry for each, which `entries` are by the same names.
+#[cfg(feature = "distcp")]
+pub(super) fn tie(entries: &mut [Entry], file: &TorchFile) {
+    let storages = || file.tensors().iter().filter_map(|e| e.tensor().info().storage());
+    let mut count: HashMap<StorageId, usize> = HashMap::new();
+    for id in storages() {
+        *count.entry(id).or_default() += 1;
+    }
+    for entry in entries {
+        let Some(found) = file.entry(entry.tensor.name()).map(TensorEntry::tensor) else {
+            continue;
+        };
+        let shares = found.info().storage().is_some_and(|id| count[&id] > 1);
+        let same =
+            |a: &TensorInfo, b: &TensorInfo| (a.dtype(), a.shape()) == (b.dtype(), b.shape());
+        if shares && same(found.info(), entry.tensor.info()) {
+            entry.tensor = found.clone();
+        }
+    }
+}
+
+/// What is said of one that cannot be used.
+#[cfg(feature = "distcp")]
+pub(super) fn ignored(why: &ckptkit_core::Error) -> String {
+    format!("{} is ignored: {why}", crate::sidecar::FILE_NAME)
 }
 
 /// Whether a checkpoint is the one that its sidecar was written with.

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-#[cfg(feature = "torch")]
-use ckptkit_core::Limits;
 use ckptkit_core::{Error, Key, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
 use st_io::StCheckpoint;
 
@@ -20,8 +18,6 @@ use crate::json;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
 #[cfg(feature = "torch")]
 use crate::opened::{Whole, is_absent};
-#[cfg(feature = "torch")]
-use crate::sidecar::FILE_NAME;
 
 /// The config of a model of NeMo's that JSON could not hold.
 const YAML: &str = "model_config.yaml";
@@ -72,29 +68,8 @@ fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
     let yaml = artifacts.iter().position(|a| a.name == YAML);
     let yaml = yaml.filter(|_| config.is_none() && cfg!(feature = "nemo"));
     let yaml = yaml.map(|at| artifacts.remove(at).section);
-    #[cfg(feature = "torch")]
-    let kept = artifacts
-        .iter()
-        .position(|a| a.name == FILE_NAME)
-        .map(|at| kept(&artifacts.remove(at).section, &entries, &options.limits))
-        .transpose()?;
     let mut notes = checkpoint.notes().to_vec();
-    #[cfg(feature = "torch")]
-    if let Some(Err(e)) = kept.as_ref().map(|kept| &kept.file) {
-        notes.push(format!("what {FILE_NAME} keeps cannot be put together: {e}"));
-    }
-    #[cfg(feature = "torch")]
-    let of_kept = kept.as_ref().map(|kept| {
-        (kept.format(), kept.weights(), kept.training(), Some(kept.header.writer.clone()))
-    });
-    #[cfg(not(feature = "torch"))]
-    let of_kept = None;
-    #[cfg(feature = "torch")]
-    let sidecar = kept.as_ref().is_some_and(|kept| kept.file.is_ok());
-    #[cfg(not(feature = "torch"))]
-    let sidecar = false;
-    let (kept_format, weights, training, writer) =
-        of_kept.unwrap_or((None, Rule::Root, None, None));
+    let kept = kept(&mut artifacts, &entries, options, &mut notes)?;
     Ok(Opened {
         format: Format::Safetensors,
         variant: checkpoint.variant().name().to_owned(),
@@ -104,11 +79,11 @@ fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
         artifacts,
         metadata: checkpoint.metadata().clone(),
         shards: checkpoint.shards().len(),
-        training,
-        weights,
-        kept: kept_format,
-        sidecar,
-        writer,
+        training: kept.as_ref().and_then(Kept::training),
+        weights: kept.as_ref().map_or(Rule::Root, Kept::weights),
+        kept: kept.as_ref().and_then(Kept::format),
+        sidecar: kept.as_ref().and_then(Kept::sidecar),
+        writer: kept.as_ref().map(Kept::writer),
         #[cfg(feature = "torch")]
         torch: kept.as_ref().and_then(|kept| kept.file.as_ref().ok()).cloned(),
         #[cfg(feature = "nemo")]
@@ -127,11 +102,62 @@ fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
     })
 }
 
+/// The sidecar, which is no artifact.
 #[cfg(feature = "torch")]
-fn kept(section: &Section, entries: &[Entry], limits: &Limits) -> Result<Kept> {
+fn kept(
+    artifacts: &mut Vec<Artifact>,
+    entries: &[Entry],
+    options: &OpenOptions,
+    notes: &mut Vec<String>,
+) -> Result<Option<Kept>> {
+    let at = artifacts.iter().position(|a| a.name == crate::sidecar::FILE_NAME);
+    let Some(Artifact { section, name }) = at.map(|at| artifacts.remove(at)) else {
+        return Ok(None);
+    };
     let tensors: HashMap<&str, &Tensor> =
         entries.iter().map(|e| (e.tensor.name(), &e.tensor)).collect();
-    Kept::read(section, &|name| tensors.get(name).copied().cloned(), limits)
+    let kept = Kept::read(&section, &|name| tensors.get(name).copied().cloned(), &options.limits)?;
+    if let Err(e) = &kept.file {
+        notes.push(format!("what {name} keeps cannot be put together: {e}"));
+    }
+    Ok(Some(kept))
+}
+
+#[cfg(not(feature = "torch"))]
+fn kept(
+    _: &mut [Artifact],
+    _: &[Entry],
+    _: &OpenOptions,
+    _: &mut [String],
+) -> Result<Option<Kept>> {
+    Ok(None)
+}
+
+/// What this build makes nothing of.
+#[cfg(not(feature = "torch"))]
+enum Kept {}
+
+#[cfg(not(feature = "torch"))]
+impl Kept {
+    fn training(&self) -> Option<crate::training::Training> {
+        match *self {}
+    }
+
+    fn weights(&self) -> Rule {
+        match *self {}
+    }
+
+    fn format(&self) -> Option<Format> {
+        match *self {}
+    }
+
+    fn sidecar(&self) -> Option<Format> {
+        match *self {}
+    }
+
+    fn writer(&self) -> String {
+        match *self {}
+    }
 }
 
 /// Lists the names that the file records as aliases as the tied tensors that they are.

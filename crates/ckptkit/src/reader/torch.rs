@@ -34,7 +34,7 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
         weights: rule(&file, lightning),
         writer,
         kept: None,
-        sidecar: false,
+        sidecar: None,
         torch: Some(file.clone()),
         #[cfg(feature = "nemo")]
         nemo: None,
