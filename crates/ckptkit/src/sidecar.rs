@@ -8,6 +8,10 @@
 //! survive, and the bits of every float. Equal texts become one object, as do small numbers: their
 //! identity means nothing in Python.
 //!
+//! Beside a distributed checkpoint it keeps what flattening loses, and belongs to the save that it
+//! was written with ([`Header::written_with`]). [`Checkpoint`](crate::Checkpoint) opens whatever has
+//! a sidecar as the object that it keeps; conversions of whole objects write it.
+//!
 //! The format is specified in `docs/formats/sidecar.md`, in the repository.
 //!
 //! ```
