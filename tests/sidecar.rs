@@ -6,41 +6,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use ckptkit::core::{Layout, TensorBytes};
+use ckptkit::core::TensorBytes;
 use ckptkit::safetensors::{StFile, WriteOptions as StOptions, layout_file};
 use ckptkit::sidecar::{self, Encoded, Header, Sidecar};
-use ckptkit::torch::pickle::{Builder, Kind};
+use ckptkit::torch::pickle::Builder;
 use ckptkit::torch::{Document, NodeId, TorchFile, View, WriteOptions};
 use ckptkit::{
     CopyOptions, Dtype, ErrorKind, Existing, Limits, Section, Tensor, TensorInfo, TensorSource,
 };
+use ckptkit_tests::archive::{archive, with_one_node_a_word};
 use ckptkit_tests::fixture::{each, group, one};
-
-/// Writes the archive of a document; gives its bytes.
-fn archive(document: &Document, at: &Path) -> Vec<u8> {
-    let layout = Layout::file(document.layout(&WriteOptions::default()).unwrap());
-    layout.write(at, Existing::Replace, &CopyOptions::default()).unwrap();
-    std::fs::read(at).unwrap()
-}
-
-/// The document in which equal texts, and equal names of classes, are one node, as they are in
-/// what a sidecar gives: the only thing that it forgets.
-fn with_one_node_a_word(document: &mut Document) {
-    let source = document.builder().clone();
-    let root = source.node(document.root().id());
-    let mut words: HashMap<Vec<u8>, NodeId> = HashMap::new();
-    let copied = document.builder().import(root, &mut HashMap::new(), &mut |b, node| {
-        if node.muts().next().is_some() {
-            return Ok(None);
-        }
-        Ok(match node.kind() {
-            Kind::Str(text) => Some(*words.entry(text.to_vec()).or_insert_with(|| b.wtf8(text))),
-            Kind::Global(_) => node.spelled_global().map(|g| b.global(g.module, g.name)),
-            _ => None,
-        })
-    });
-    document.set_root(copied.unwrap());
-}
 
 /// As a converter would call it for a safetensors target.
 fn encode(document: &Document, file: &TorchFile) -> Encoded {

@@ -2,6 +2,8 @@
 //! them, comparison of values, and files made by hand.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+#[cfg(feature = "torch")]
+pub mod archive;
 pub mod damage;
 pub mod fixture;
 pub mod large;

@@ -4,6 +4,8 @@ SCRATCH/written/NAME.VARIANT are the checkpoints; SCRATCH/expected/NAME.pt is wh
 of the source NAME: a fixture, or one of SCRATCH/sources that torch saves for this.
 """
 
+import json
+
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import FileSystemReader
@@ -11,9 +13,14 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 import dcp_by_name
 import dcp_loads
+import fixture_lightning  # noqa: F401  classes that the fixtures name
 import fixture_types
 import interop
+import judge_sidecar
+import make_lightning  # noqa: F401
+import make_torch_objects  # noqa: F401
 import manifest
+import sidecar
 from dcp_loads import check, each, poison
 from processes import run_ranks
 
@@ -295,6 +302,74 @@ def optimizers_by_name():
         interop.judged("torch.distributed.checkpoint (optimizer by name)", len(written))
 
 
+def same(name, what, found, original):
+    """Everything that Python sees of two objects, and what they share."""
+    if judge_sidecar.described(found) != judge_sidecar.described(original):
+        interop.wrong(name, f"{what}: another object")
+    elif judge_sidecar.sharing(found) != judge_sidecar.sharing(original):
+        interop.wrong(name, f"{what}: shared otherwise")
+
+
+def without_sidecar(directory):
+    """What torch makes of the checkpoint where nothing but what it writes itself is there."""
+    for path in directory.glob("ckptkit.*"):
+        path.unlink()
+    return dcp_loads.consolidated(directory)
+
+
+def saved_again(name, directory):
+    """torch saves into the directory: what is there now is that, and the sidecar is not used."""
+    assert json.loads(interop.ckptkit("inspect", directory, "--json").stdout)["sidecar"]
+    state = {"later": {"w": torch.arange(3.0)}, "step": 7}
+    dcp.save(state, checkpoint_id=directory)
+    assert (directory / "ckptkit.json").exists(), "torch left it where it was"
+    seen = json.loads(interop.ckptkit("inspect", directory, "--json").stdout)
+    if seen["sidecar"] or not any("ckptkit.json is ignored" in w for w in seen["warnings"]):
+        interop.wrong(name, f"the sidecar is used after a later save: {seen}")
+    back = interop.convert(directory, "later.pt", "--all")
+    same(name, "saved again", torch.load(back, weights_only=False), state)
+
+
+def whole_objects():
+    """Objects come back equal from a distributed checkpoint; torch sees nothing of the sidecar."""
+    for name, path, _ in interop.fixtures("torch", "lightning"):
+        if name == "torch/deep.pt":  # deeper than Python describes
+            continue
+        try:
+            original = judge_sidecar.load(path)
+        except Exception:  # a form that torch itself cannot read
+            continue
+        flags = ["--to", "distcp", "--all", "--ranks", "3"]
+        directory = interop.convert(path, "object", *flags, refused=True)
+        if directory is None:  # no dict, or a program; the refusals are tested elsewhere
+            continue
+        back = interop.convert(directory, "object.pt", "--all")
+        exact = path.name not in judge_sidecar.PARTS_OF_STORAGES
+        for what, load in (("written again", lambda: judge_sidecar.load(back)),
+                           ("read by sidecar.py", lambda: sidecar.load(directory))):  # fmt: skip
+            try:
+                found = load()
+            except Exception as error:  # the others are judged all the same
+                interop.wrong(name, f"{what}: {type(error).__name__} {error}")
+                continue
+            if exact:
+                same(name, what, found, original)
+            elif judge_sidecar.described(found) != judge_sidecar.described(original):
+                interop.wrong(name, f"{what}: another object")
+            interop.judged("torch.distributed.checkpoint (sidecar)")
+        try:
+            seen, expected = dcp_loads.consolidated(directory), without_sidecar(directory)
+            if judge_sidecar.described(seen) != judge_sidecar.described(expected):
+                interop.wrong(name, "torch sees the sidecar")
+            interop.judged("torch.distributed.checkpoint (dcp_to_torch_save)")
+        except dcp_loads.REFUSALS as error:
+            interop.wrong(name, f"dcp_to_torch_save: {type(error).__name__} {error}")
+    for name in ("torch/views.pt", "torch/train_adam.pt"):
+        source = interop.FIXTURES / name
+        saved_again(name, interop.convert(source, "again", "--to", "distcp", "--all", "--ranks", "2"))
+        interop.judged("torch.distributed.checkpoint (sidecar)")
+
+
 def main():
     prepare()
     optimizers_by_name()
@@ -303,6 +378,7 @@ def main():
     files = [d for d in written if d not in shards]
     in_one_process(files)
     weights_of_others()
+    whole_objects()
     wide = [d for d in files if d.name.startswith("wide.")]
     models = [d for d in files if d.name.startswith("fsdp2_")] + wide
     on_ranks("FSDP2", fully_sharded_run, [(1,), (2,), (4,)], models)

@@ -1,4 +1,5 @@
-"""Reads a safetensors file and its `ckptkit.json` into the object that they hold.
+"""Reads a safetensors file, or a distributed checkpoint, and its `ckptkit.json` into the object that
+they hold.
 
 Written after docs/formats/sidecar.md and nothing else: where this and ckptkit
 differ, the document is wrong. It imports and calls what the sidecar names, as
@@ -7,26 +8,20 @@ unpickling would, so it is for files of one's own.
 
 import _compat_pickle
 import base64
+import hashlib
 import importlib
 import json
 import math
 import pathlib
 import struct
+import zipfile
 
 import torch
 from torch.storage import TypedStorage, UntypedStorage
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
-    "BOOL": torch.bool, "C64": torch.complex64, "C128": torch.complex128,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
-    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
-    "F4": torch.float4_e2m1fn_x2,
-    "QINT8": torch.qint8, "QUINT8": torch.quint8, "QINT32": torch.qint32,
-    "QUINT4X2": torch.quint4x2, "QUINT2X4": torch.quint2x4,
-}  # fmt: skip
+import manifest
+
+DTYPES = {name: getattr(torch, dtype) for dtype, name in manifest.DTYPES.items() if hasattr(torch, dtype)}
 
 
 def read_safetensors(path):
@@ -64,6 +59,7 @@ class Reader:
     def __init__(self, sidecar, tensors):
         assert sidecar["format"] == "ckptkit.sidecar" and sidecar["version"] == 1
         self.made = {}
+        self.begun = {}
         self.places = {}
         self.storages = [self.storage(row, tensors) for row in sidecar["storages"]]
         self.nodes = {}
@@ -103,9 +99,18 @@ class Reader:
                     self.nodes[value["$id"]] = value
                 pending.extend(value.values())
 
+    def begin(self, node, made, number=None):
+        """An object that is filled later: what holds it may be met again before it is full."""
+        self.begun[id(node)] = made
+        return self.keep(number, made)
+
     def value(self, node):
+        if id(node) in self.begun:
+            return self.begun[id(node)]
         if isinstance(node, list):
-            return [self.value(item) for item in node]
+            made = self.begin(node, [])
+            made.extend(map(self.value, node))
+            return made
         if not isinstance(node, dict):
             return node
         if "$ref" in node:
@@ -129,12 +134,12 @@ class Reader:
         rest = {key: value for key, value in node.items() if key != "$id"}
         form = next(iter(rest), "")
         if form == "$type":
-            made = self.typed(rest, number)
+            made = self.typed(node, number)
         elif form in ("$call", "$new"):
             function = rest[form]
             function = resolve(function) if isinstance(function, str) else self.value(function)
             args = self.arguments(rest["args"])
-            kwargs = self.value(rest.get("kwargs", {}))
+            kwargs = self.value(rest["kwargs"]) if "kwargs" in rest else {}
             # An argument may have led back here, and made it.
             if number in self.made:
                 return self.made[number]
@@ -149,7 +154,7 @@ class Reader:
         elif form == "$storage":
             return self.storages[rest["$storage"]]
         else:
-            made = self.keep(number, {})
+            made = self.begin(node, {}, number)
             made.update((key, self.value(value)) for key, value in rest.items())
             return made
         self.change(made, rest)
@@ -162,13 +167,13 @@ class Reader:
         kind, value = node["$type"], node.get("value")
         coded = base64.b64decode(node["base64"], validate=True) if "base64" in node else None
         if kind == "list":
-            made = self.keep(number, [])
+            made = self.begin(node, [], number)
             made.extend(map(self.value, value))
         elif kind == "dict":
-            made = self.keep(number, {})
+            made = self.begin(node, {}, number)
             made.update((self.value(k), self.value(v)) for k, v in value)
         elif kind == "set":
-            made = self.keep(number, set())
+            made = self.begin(node, set(), number)
             made.update(map(self.value, value))
         else:
             if kind in ("tuple", "frozenset"):
@@ -245,9 +250,56 @@ def build(made, state):
         setattr(made, key, value)
 
 
+def read_distributed(directory):
+    """Name to (dtype, shape, bytes): of a distributed checkpoint's entries, of the tensors in its
+    objects and in Lightning's `meta.pt`, and of the file that holds the storages beside them."""
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint._traverse import get_element
+
+    import dcp_loads
+
+    found = {}
+
+    def add(name, tensor):
+        for part, tensor in manifest.with_parts([(name, tensor)]):
+            if manifest.has_bytes(tensor):
+                dtype = manifest.dtype_name(tensor.dtype)
+                found[part] = (dtype, manifest.shape_of(tensor), manifest.raw_bytes(tensor))
+
+    state = dcp_loads.plain(directory)
+    for name, path in FileSystemReader(directory).read_metadata().planner_data.items():
+        value = get_element(state, path)
+        for inner, tensor in manifest.walk({name: value}):
+            add(inner, tensor)
+    if (directory / "meta.pt").exists():
+        for name, tensor in manifest.walk(torch.load(directory / "meta.pt", weights_only=False)):
+            add(name, tensor)
+    if (directory / "ckptkit.safetensors").exists():
+        found |= read_safetensors(directory / "ckptkit.safetensors")
+    return found
+
+
+def identity(directory, name):
+    """What tells whether a file is the one that the sidecar was written with."""
+    if name == "meta.pt":
+        with zipfile.ZipFile(directory / name) as archive:
+            (member,) = (m for m in archive.namelist() if m.endswith("/data.pkl"))
+            content = archive.read(member)
+    else:
+        content = (directory / name).read_bytes()
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 def load(directory):
     directory = pathlib.Path(directory)
     with open(directory / "ckptkit.json", encoding="utf-8") as file:
         sidecar = json.load(file, object_pairs_hook=unique)
-    reader = Reader(sidecar, read_safetensors(directory / "model.safetensors"))
-    return reader.value(sidecar["root"])
+    written_with = sidecar.get("written_with", {})
+    for name, expected in written_with.items():
+        assert identity(directory, name) == expected, f"{name} is another one"
+    if (directory / ".metadata").exists():
+        assert ".metadata" in written_with
+        tensors = read_distributed(directory)
+    else:
+        tensors = read_safetensors(directory / "model.safetensors")
+    return Reader(sidecar, tensors).value(sidecar["root"])

@@ -85,6 +85,32 @@ fn inspect_of_archives_and_directories() {
     );
 }
 
+/// What a sidecar keeps is found under the paths of the source.
+#[test]
+fn inspect_and_show_look_into_sidecars() {
+    let source = fixture("lightning/adam.ckpt");
+    let dir = tempfile::tempdir().unwrap();
+    for (name, flags) in [("archive", &["--all"][..]), ("sharded", &["--to", "distcp"])] {
+        let to = dir.path().join(name);
+        let to = to.to_str().unwrap();
+        json(&[&["convert", "--json", &source, to], flags].concat());
+        let (found, expected) =
+            (json(&["inspect", "--json", to]), json(&["inspect", "--json", &source]));
+        for key in ["training", "config", "parameters", "weights_key"] {
+            assert_eq!(found[key], expected[key], "{name} {key}");
+        }
+        assert_eq!(found["sidecar"], "lightning-ckpt");
+        assert_eq!(expected["sidecar"], Value::Null);
+        assert_eq!(found["warnings"], value!([]));
+        for path in
+            ["epoch", "hyper_parameters", "optimizer_states.0.param_groups", "callbacks", ""]
+        {
+            let value = |at: &str| json(&["show", "--json", at, path]);
+            assert_eq!(value(to), value(&source), "{name} {path}");
+        }
+    }
+}
+
 #[test]
 fn inspect_warns_and_says_null_where_the_weights_are_unclear() {
     let found = json(&["inspect", "--json", &fixture("torch/ema.pt")]);

@@ -51,6 +51,7 @@ mod sequential;
 pub mod shape;
 mod source;
 mod tensor;
+mod unwritten;
 
 pub use atomic::{Existing, Output};
 pub use copy::{CopyOptions, CopyReport};

@@ -165,7 +165,8 @@ impl Checkpoint {
     }
 
     /// The torch file that all its tensors are in, under the names that they have here: for
-    /// Lightning's and torch's own files, and `.nemo` archives with one file of weights.
+    /// Lightning's and torch's own files, and `.nemo` archives with one file of weights. Where a
+    /// sidecar keeps the whole object, it is the file that the object would be, written nowhere.
     #[cfg(feature = "torch")]
     #[must_use]
     pub fn torch_file(&self) -> Option<&torch_save::TorchFile> {
@@ -214,6 +215,25 @@ impl Checkpoint {
         found.map_err(|e| e.in_file(&self.path))
     }
 
+    /// The tensors under the names that they have in the whole object. A distributed checkpoint
+    /// may have others for them.
+    #[cfg(feature = "torch")]
+    pub(crate) fn tensors_of_whole(&self) -> Vec<Tensor> {
+        match self.torch_file() {
+            Some(file) => file.tensors().iter().map(|e| e.tensor().clone()).collect(),
+            None => self.tensors().cloned().collect(),
+        }
+    }
+
+    /// Looks one of them up.
+    #[cfg(feature = "torch")]
+    pub(crate) fn tensor_of_whole(&self, name: &str) -> Result<Tensor> {
+        match self.torch_file().and_then(|file| file.entry(name)) {
+            Some(entry) => Ok(entry.tensor().clone()),
+            None => self.tensor(name),
+        }
+    }
+
     /// The `__metadata__` of a safetensors checkpoint.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
@@ -236,6 +256,19 @@ impl Checkpoint {
     /// its tensors.
     pub(crate) fn kept_format(&self) -> Format {
         self.opened.kept.unwrap_or(self.opened.format)
+    }
+
+    /// What a sidecar made of it names as the format of its object.
+    #[cfg(feature = "torch")]
+    pub(crate) fn source_format(&self) -> Format {
+        self.sidecar().unwrap_or(self.opened.format)
+    }
+
+    /// The format that the object came from which a sidecar ([`sidecar`](crate::sidecar)) keeps;
+    /// `None` where there is none, or none that belongs to the tensors.
+    #[must_use]
+    pub fn sidecar(&self) -> Option<Format> {
+        self.opened.sidecar
     }
 
     /// Whether it holds more of a training run than weights.

@@ -1,5 +1,7 @@
 //! Converting: choose tensors, lay out the destination, report what happens, then write.
 
+#[cfg(feature = "distcp")]
+mod beside;
 mod choose;
 #[cfg(feature = "distcp")]
 mod distributed;
@@ -23,6 +25,7 @@ mod target;
 mod torch;
 mod untie;
 mod verify;
+#[cfg(feature = "torch")]
 mod whole;
 mod wish;
 

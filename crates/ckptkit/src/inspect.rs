@@ -18,6 +18,8 @@ pub struct Summary {
     pub format: &'static str,
     /// Which form of it.
     pub variant: String,
+    /// The format of the whole object that a sidecar keeps beside the tensors.
+    pub sidecar: Option<&'static str>,
     /// What wrote it, where the file says.
     pub writer: Option<String>,
     /// Tensors listed.
@@ -82,6 +84,7 @@ impl Checkpoint {
             path: self.path().display().to_string(),
             format: self.format().name(),
             variant: self.variant().to_owned(),
+            sidecar: self.sidecar().map(crate::Format::name),
             writer: self.writer().map(str::to_owned),
             tensors: self.entries().len(),
             parameters: weights.as_ref().map(weights::parameters),

@@ -122,8 +122,10 @@ pub(crate) struct Opened {
     /// The torch file that all tensors are in, under their names here.
     #[cfg(feature = "torch")]
     pub(crate) torch: Option<torch_save::TorchFile>,
-    /// The format of the object that a sidecar keeps.
+    /// The format of the object that is kept whole, where it is another one.
     pub(crate) kept: Option<Format>,
+    /// The format that the object came from which a sidecar keeps; it is read as the torch file.
+    pub(crate) sidecar: Option<Format>,
     /// The archive that it is.
     #[cfg(feature = "nemo")]
     pub(crate) nemo: Option<nemo_archive::NemoArchive>,

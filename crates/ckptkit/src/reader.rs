@@ -9,6 +9,8 @@ use crate::opened::{OpenOptions, Opened};
 
 #[cfg(feature = "distcp")]
 mod distributed;
+#[cfg(all(feature = "torch", any(feature = "safetensors", feature = "distcp")))]
+mod kept;
 #[cfg(feature = "nemo")]
 mod nemo;
 #[cfg(feature = "safetensors")]

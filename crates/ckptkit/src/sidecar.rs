@@ -8,6 +8,10 @@
 //! survive, and the bits of every float. Equal texts become one object, as do small numbers: their
 //! identity means nothing in Python.
 //!
+//! Beside a distributed checkpoint it keeps what flattening loses, and belongs to the save that it
+//! was written with ([`Header::written_with`]). [`Checkpoint`](crate::Checkpoint) opens whatever has
+//! a sidecar as the object that it keeps; conversions of whole objects write it.
+//!
 //! The format is specified in `docs/formats/sidecar.md`, in the repository.
 //!
 //! ```
@@ -55,15 +59,20 @@ mod indent;
 mod restore;
 mod text;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use ckptkit_core::{Limits, Result, ResultExt, Tensor};
+use sha2::{Digest as _, Sha256};
 use torch_save::{Document, NodeId, TorchFile};
 
 use decode::Parsed;
 
 /// What the file is called, beside the tensors.
 pub const FILE_NAME: &str = "ckptkit.json";
+
+/// What the file beside a distributed checkpoint is called that holds [`Encoded::extra`].
+pub const STORAGES_NAME: &str = "ckptkit.safetensors";
 
 /// What [`encode`] writes, and all that [`decode`] reads.
 pub const VERSION: u64 = 1;
@@ -83,6 +92,9 @@ pub struct Header {
     pub weights_key: Option<String>,
     /// The program that wrote it, and its version.
     pub writer: String,
+    /// Files beside it that it was written with, and what identifies their content: that of a
+    /// distributed checkpoint belongs to one `.metadata`. See [`identity`].
+    pub written_with: BTreeMap<String, String>,
 }
 
 impl Header {
@@ -93,8 +105,31 @@ impl Header {
             source_format: source_format.into(),
             weights_key: None,
             writer: concat!("ckptkit ", env!("CARGO_PKG_VERSION")).into(),
+            written_with: BTreeMap::new(),
         }
     }
+}
+
+/// What identifies the content of a file in [`Header::written_with`]: `sha256:` and the digest of
+/// these bytes in hexadecimal. They are those of the whole file, but of an archive of torch.save
+/// those of its pickle ([`TorchFile::pickle`]), so that no tensor is read for it.
+#[must_use]
+pub fn identity(content: &[u8]) -> String {
+    let digest = Sha256::digest(content);
+    digest.iter().fold("sha256:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The same sidecar for files of which one identity has become another, as when a distributed
+/// checkpoint is cut for other ranks. `None` where it was not written with the first one.
+#[must_use]
+pub fn moved(json: &[u8], from: &str, to: &str) -> Option<Vec<u8>> {
+    // Identities stand in front of everything that the object says.
+    let (from, to) = (format!("{from:?}"), format!("{to:?}"));
+    let at = json.windows(from.len()).position(|window| window == from.as_bytes())?;
+    Some([&json[..at], to.as_bytes(), &json[at + from.len()..]].concat())
 }
 
 /// What [`encode`] gives.
@@ -192,11 +227,6 @@ impl Sidecar {
     /// The names of the tensors that it refers to, each once.
     pub fn tensors(&self) -> impl Iterator<Item = &str> {
         self.0.rows.iter().flat_map(|row| &row.tensors).map(String::as_str)
-    }
-
-    /// The names of the tensors that make up each storage, in the order of the table.
-    pub(crate) fn storages(&self) -> Vec<Vec<String>> {
-        self.0.rows.iter().map(|row| row.tensors.clone()).collect()
     }
 
     /// Every class and function that it names, as `module.name`, sorted. The functions of torch

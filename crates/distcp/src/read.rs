@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{
-    Error, Limits, Region, Result, ResultExt, Tensor, TensorInfo, TensorSource, no_such_tensor,
+    Error, ErrorKind, Limits, Region, Result, ResultExt, Section, Tensor, TensorInfo, TensorSource,
+    no_such_tensor,
 };
 use torch_save::{OpenOptions as TorchOptions, TorchFile, Value};
 
@@ -372,6 +373,35 @@ impl DistCheckpoint {
     /// ```
     pub fn common(&self) -> Result<Option<TorchFile>> {
         self.0.side_file(&self.0.common, "common.pt")
+    }
+
+    /// Any other file beside the metadata, by its name; the metadata itself as `.metadata`. `None`
+    /// where there is none.
+    ///
+    /// # Errors
+    /// [`Io`](ckptkit_core::ErrorKind::Io); [`Denied`](ckptkit_core::ErrorKind::Denied) for a link
+    /// that leads out of the checkpoint.
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/megatron"))?;
+    /// assert!(checkpoint.beside("metadata.json")?.is_some());
+    /// assert!(checkpoint.beside("README.md")?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn beside(&self, name: &str) -> Result<Option<Section>> {
+        let listed = self.0.names.iter().any(|n| n == name);
+        if !listed && name != ".metadata" {
+            return Ok(None);
+        }
+        match self.0.storage.open(name) {
+            Ok(section) => Ok(Some(section)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.in_file(self.0.storage.name())),
+        }
     }
 
     /// The files of NeMo's `context/` beside the weights: configuration, tokenizer. Empty where

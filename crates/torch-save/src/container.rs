@@ -4,6 +4,7 @@ use ckptkit_core::hash::{HashMap, HashSet};
 use ckptkit_core::{Error, ErrorKind, Key, Limits, Result, ResultExt, Section, Tensor};
 
 use crate::detect;
+use crate::document::Stored;
 use crate::file::Verified;
 use crate::legacy::{self, LONG, Legacy};
 use crate::pickle::{Graph, Kind, NodeRef};
@@ -72,6 +73,7 @@ enum Store {
     Zip(Archive),
     Legacy(Legacy),
     TarEra(TarEra),
+    Memory(HashMap<String, Stored>),
 }
 
 /// Windows on storages by their keys.
@@ -229,6 +231,23 @@ impl Opened {
         }
     }
 
+    /// An object whose storages, by their keys, are where a document found them.
+    pub(crate) fn of_document(
+        graph: Graph,
+        storages: HashMap<String, Stored>,
+        section: &Section,
+    ) -> Self {
+        Self::new(Container::Zip, graph, Store::Memory(storages), section)
+    }
+
+    /// A storage that a document has given.
+    pub(crate) fn stored(&self, key: &str) -> Option<&Stored> {
+        match &self.store {
+            Store::Memory(storages) => storages.get(key),
+            _ => None,
+        }
+    }
+
     /// A torch.export archive: raw tensors and no object.
     #[cfg(feature = "export")]
     pub(crate) fn export(
@@ -341,6 +360,9 @@ impl Opened {
         };
         match &self.store {
             Store::None => Err(missing()),
+            Store::Memory(storages) => {
+                storages.get(&storage.key).map_or_else(|| Err(missing()), Stored::section)
+            }
             Store::TarEra(tar) => {
                 tar.storages.get(&storage.key).map(|s| s.bytes.clone()).ok_or_else(missing)
             }

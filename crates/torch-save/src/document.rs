@@ -1,6 +1,7 @@
 //! An object on its way into a file: made from nothing, or read and changed.
 
 mod import;
+mod opened;
 mod path;
 mod storages;
 mod tensors;
@@ -24,7 +25,8 @@ use crate::storage;
 use crate::write::{Members, WriteOptions};
 
 /// A storage that the object refers to, by its position in the list of them.
-struct Stored {
+#[derive(Clone)]
+pub(crate) struct Stored {
     dtype: Option<Dtype>,
     location: String,
     /// Elements, or bytes where there is no dtype or it is packed.
@@ -32,6 +34,7 @@ struct Stored {
     body: Result<Body>,
 }
 
+#[derive(Clone)]
 enum Body {
     /// These bytes, and their CRC-32 where it is known.
     Section(Section, Option<u32>),

@@ -151,7 +151,10 @@ impl TorchFile {
     }
 
     fn build(section: &Section, limits: &Limits) -> Result<Self> {
-        let mut opened = container::open(section, limits)?;
+        Self::of(container::open(section, limits)?, section)
+    }
+
+    pub(crate) fn of(mut opened: Opened, section: &Section) -> Result<Self> {
         let raw = std::mem::take(&mut opened.raw);
         let mut notes = opened.notes.clone();
         let mut drafts = Vec::new();
@@ -333,6 +336,27 @@ impl TorchFile {
     #[must_use]
     pub fn section(&self) -> &Section {
         &self.0.section
+    }
+
+    /// The pickle of the object as it lies in an archive: what says everything but the bytes of
+    /// tensors. `None` for files that are no archive of one object.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    ///
+    /// ```
+    /// use torch_save::TorchFile;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/torch");
+    /// let file = TorchFile::open(format!("{fixtures}/train_sgd.pt"))?;
+    /// assert!(file.pickle()?.unwrap().starts_with(b"\x80\x02"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn pickle(&self) -> Result<Option<Vec<u8>>> {
+        let member = self.opened().archive().and_then(|archive| archive.get("data.pkl"));
+        let read = |member: crate::zip::Member<'_>| member.section()?.read(u64::MAX);
+        member.map(read).transpose().in_file(self.section().name())
     }
 
     /// Checks every recorded CRC-32 by reading the whole file; members without one are counted.

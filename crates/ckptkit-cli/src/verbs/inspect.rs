@@ -27,6 +27,9 @@ fn print(s: &Summary) -> io::Result<()> {
     let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
     line("path", plain(&s.path))?;
     line("format", format!("{} ({})", s.format, s.variant))?;
+    if let Some(format) = s.sidecar {
+        line("sidecar", format!("the whole object, of the format {format}"))?;
+    }
     if let Some(writer) = &s.writer {
         line("written by", plain(writer))?;
     }

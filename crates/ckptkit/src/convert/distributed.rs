@@ -7,6 +7,7 @@ use distcp::{DistCheckpoint, Entry};
 use torch_save::pickle::{NodeId, NodeRef};
 use torch_save::{Document, WriteOptions};
 
+use super::beside;
 use super::choose::Chosen;
 use super::flatten::Flattener;
 #[cfg(feature = "lightning")]
@@ -58,7 +59,9 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
         return Err(Error::unsupported("safetensors shards hold tensors and nothing else")
             .hint("leave out --all"));
     }
-    if let Some(source) = checkpoint.distributed() {
+    // What is cast changes storages that the sidecar speaks of.
+    let anew = job.wish.dtype.is_some() && checkpoint.torch_file().is_some();
+    if let Some(source) = checkpoint.distributed().filter(|_| !anew) {
         return reshard(job, source);
     }
     let (mut document, tensors) = cast(job, checkpoint.whole()?)?;
@@ -75,11 +78,12 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     } else {
         flattener.add(&mut Vec::new(), document.root().id())?;
     }
-    let entries = flattener.entries;
+    let (entries, entered) = (flattener.entries, flattener.entered);
     let mut layout = lay_out(job, &entries)?;
     if let Some(rest) = rest {
         layout.add(EntryPath::new("meta.pt")?, document.layout_of(rest, &options)?)?;
     }
+    beside::add(job, &mut layout, &document, &entered, lightning)?;
     artifacts_left_out(job);
     Ok((layout, counted(job, &entries)))
 }
@@ -104,6 +108,7 @@ fn reshard(job: &mut Job<'_>, source: &DistCheckpoint) -> Result<LaidOut> {
     if let Some(json) = source.dir().map(|d| d.join("metadata.json")).filter(|p| p.is_file()) {
         add(&mut layout, "metadata.json", Section::open(json)?)?;
     }
+    beside::carry(job, &mut layout, source)?;
     artifacts_left_out(job);
     Ok((layout, counted(job, &entries)))
 }
@@ -125,20 +130,21 @@ fn counted(job: &mut Job<'_>, entries: &[Entry]) -> Vec<Tensor> {
 
 /// The object's tensors by their nodes, cast where that is wished for.
 fn cast(job: &mut Job<'_>, whole: Whole) -> Result<(Document, HashMap<NodeId, Tensor>)> {
-    let cast = job.cast_weights()?;
-    let mut tensors = HashMap::with_capacity(whole.nodes.len());
-    for (name, node) in whole.nodes {
+    let Whole { mut document, nodes } = whole;
+    let cast = job.cast_whole(&mut document, &nodes)?;
+    let mut tensors = HashMap::with_capacity(nodes.len());
+    for (name, node) in nodes {
         // An object of other tensors, or without bytes, goes in as an object.
-        let plain = whole.document.innermost(node).is_some();
+        let plain = document.innermost(node).is_some();
         let tensor = match cast.get(&name) {
             Some(tensor) => tensor.clone(),
-            None => job.checkpoint.tensor(&name)?,
+            None => job.checkpoint.tensor_of_whole(&name)?,
         };
         if plain && tensor.has_bytes() {
             tensors.insert(node, tensor);
         }
     }
-    Ok((whole.document, tensors))
+    Ok((document, tensors))
 }
 
 /// What Lightning's strategies shard: weights and optimizers

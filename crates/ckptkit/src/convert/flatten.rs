@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use ckptkit_core::{Error, Key, Result, Tensor};
+use ckptkit_core::{Error, Key, Result, Tensor, join};
 use distcp::Entry;
 use torch_save::pickle::{Kind, NodeId, NodeRef};
 use torch_save::{Document, WriteOptions};
@@ -24,7 +24,17 @@ pub(super) struct Flattener<'a> {
     pub(super) instead: HashMap<NodeId, NodeId>,
     pub(super) options: &'a WriteOptions,
     pub(super) entries: Vec<Entry>,
+    pub(super) entered: Entered,
     budget: usize,
+}
+
+/// What the entries are of the object.
+#[derive(Default)]
+pub(super) struct Entered {
+    /// Names and nodes of tensors.
+    pub(super) tensors: Vec<(String, NodeId)>,
+    /// Names of objects.
+    pub(super) objects: Vec<String>,
 }
 
 impl<'a> Flattener<'a> {
@@ -34,8 +44,8 @@ impl<'a> Flattener<'a> {
         options: &'a WriteOptions,
     ) -> Self {
         let budget = FREE_ENTRIES + 4 * tensors.len();
-        let (instead, entries) = (HashMap::new(), Vec::new());
-        Self { document, tensors, instead, options, entries, budget }
+        let (instead, entries, entered) = (HashMap::new(), Vec::new(), Entered::default());
+        Self { document, tensors, instead, options, entries, entered, budget }
     }
 
     /// Adds what stands at `node` under a path.
@@ -44,6 +54,7 @@ impl<'a> Flattener<'a> {
         let at = self.document.node(node);
         if let Some(tensor) = self.tensors.get(&node) {
             self.entries.push(Entry::tensor(path.clone(), tensor.clone()));
+            self.entered.tensors.push((join(path), node));
             return self.spend();
         }
         if path.len() < MAX_DEPTH && is_mapping(at) {
@@ -69,6 +80,7 @@ impl<'a> Flattener<'a> {
         }
         let archive = self.document.layout_of(node, self.options)?;
         self.entries.push(Entry::bytes(path.clone(), archive));
+        self.entered.objects.push(join(path));
         self.spend()
     }
 

@@ -32,8 +32,6 @@ pub(super) type Tensors = HashMap<NodeId, Tensor>;
 
 /// An optimizer of the object.
 struct Optimizer {
-    /// Where its state dict stands.
-    place: String,
     node: NodeId,
     view: OptimizerView,
 }
@@ -76,15 +74,6 @@ pub(super) fn by_name(
         if !optimizer.view.is_named() || !rename::has_numbers(document.node(optimizer.node)) {
             continue;
         }
-        // Torch before 1.5 took the addresses of the parameters.
-        let counted = (0..).zip(optimizer.view.parameters()).all(|(i, p)| p.integer == i);
-        if !counted {
-            job.report.notes.push(format!(
-                "the parameters of {} have their names in place of their numbers, which are not \
-                 counted from 0: they are when it comes back",
-                optimizer.place
-            ));
-        }
         let new = rename::renamed(document, optimizer.node, &optimizer.view);
         instead.insert(optimizer.node, new);
     }
@@ -107,7 +96,8 @@ pub(super) fn tensor_names(
         let renamed = optimizer.view.renamed(&prefix).filter(|(tensor, new)| tensor.name != *new);
         names.extend(renamed.map(|(tensor, new)| (tensor.name.clone(), new)));
     }
-    let all: Vec<&str> = job.checkpoint.tensors().map(Tensor::name).collect();
+    let all = job.checkpoint.tensors_of_whole();
+    let all: Vec<&str> = all.iter().map(Tensor::name).collect();
     let mut taken: HashSet<&str> =
         all.iter().copied().filter(|name| !names.contains_key(*name)).collect();
     for old in all {
@@ -162,7 +152,7 @@ fn read(job: &mut Job<'_>, document: &Document, tensors: &Tensors) -> Result<Vec
         if !view.is_named() {
             job.report.notes.push(without_names(&place, &view, given.as_ref()));
         }
-        out.push(Optimizer { place, node, view });
+        out.push(Optimizer { node, view });
     }
     Ok(out)
 }

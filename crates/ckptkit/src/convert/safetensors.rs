@@ -44,7 +44,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     };
     // The name that is kept of several comes first, here as in the policy for tied names.
     let mut chosen = Vec::new();
-    for tensor in checkpoint.tensors().filter(|t| t.has_bytes()) {
+    for tensor in checkpoint.tensors_of_whole().into_iter().filter(Tensor::has_bytes) {
         if let Some(format) = job.wish.target.lacks(tensor.dtype()) {
             job.report.notes.push(format!(
                 "{format} has no dtype {}: the storage of {} is kept as bytes",
@@ -55,10 +55,13 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
         }
         tensor.check_expansion(&ckptkit_core::Limits::default())?;
         let full = tensor.name().to_owned();
-        let mut tensor = tensor.clone();
+        let mut tensor = tensor;
         if let Some(new) = new_names.get(&full) {
             tensor = tensor.renamed(new.as_str());
-            job.report.renamed.insert(full.clone(), new.clone());
+            // Under its place in the object a source with a sidecar need not list it.
+            if checkpoint.tensor(&full).is_ok() {
+                job.report.renamed.insert(full.clone(), new.clone());
+            }
         }
         chosen.push(Chosen { tensor, full, object: false });
     }
@@ -70,7 +73,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
         .collect();
     nodes.sort();
     nodes.dedup_by(|b, a| a.0 == b.0);
-    let mut header = Header::new(checkpoint.format().name());
+    let mut header = Header::new(checkpoint.source_format().name());
     header.weights_key = checkpoint.weights().ok().map(|weights| weights.key.unwrap_or_default());
     let encoded =
         sidecar::encode(&whole.document, &nodes, &header, &ckptkit_core::Limits::default())?;
@@ -98,7 +101,8 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
 fn state_names(job: &mut Job<'_>, whole: &Whole) -> Result<HashMap<String, String>> {
     #[cfg(feature = "lightning")]
     if job.wish.optimizer_names {
-        let tensor = |(name, node): &(String, NodeId)| Ok((*node, job.checkpoint.tensor(name)?));
+        let tensor =
+            |(name, node): &(String, NodeId)| Ok((*node, job.checkpoint.tensor_of_whole(name)?));
         let tensors = whole.nodes.iter().map(tensor).collect::<Result<_>>()?;
         return super::optimizer::tensor_names(job, &whole.document, &tensors);
     }

@@ -83,16 +83,8 @@ pub(super) fn lightning(
 pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let checkpoint = job.checkpoint;
     let Whole { mut document, nodes } = checkpoint.whole()?;
-    let mut tensors: Vec<Tensor> = checkpoint.tensors().cloned().collect();
-    let cast = job.cast_weights()?;
-    let known: HashSet<&String> = nodes.iter().map(|(name, _)| name).collect();
-    if let Some(name) = cast.keys().find(|name| !known.contains(name)) {
-        return Err(Error::unsupported(format!(
-            "tensor {name} is a part of an object, which is not cast"
-        ))
-        .hint("leave out --dtype"));
-    }
-    replace(&mut document, &nodes, &cast)?;
+    let mut tensors = checkpoint.tensors_of_whole();
+    let cast = job.cast_whole(&mut document, &nodes)?;
     for tensor in &mut tensors {
         if let Some(cast) = cast.get(tensor.name()) {
             *tensor = cast.clone();
@@ -102,7 +94,9 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     job.report.tensors = tensors.len();
     job.report.bytes = tensors.iter().map(Tensor::byte_len).sum();
     #[cfg(all(feature = "lightning", feature = "distcp"))]
-    if job.wish.target == Target::LightningCkpt && checkpoint.distributed().is_some() {
+    let sharded = checkpoint.distributed().is_some() && checkpoint.torch_file().is_none();
+    #[cfg(all(feature = "lightning", feature = "distcp"))]
+    if job.wish.target == Target::LightningCkpt && sharded {
         lightning_ckpt::from_sharded(&mut document)?;
         let count = tensors.iter().filter(|t| t.name().starts_with("optimizer_")).count();
         if count > 0 {
@@ -126,6 +120,26 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     }
     artifacts_left_out(job);
     Ok((Layout::file(document.layout(&options(job))?), tensors))
+}
+
+impl Job<'_> {
+    /// Casts the weights of an object; gives them under their names.
+    pub(super) fn cast_whole(
+        &mut self,
+        document: &mut Document,
+        nodes: &[(String, NodeId)],
+    ) -> Result<HashMap<String, Tensor>> {
+        let cast = self.cast_weights()?;
+        let known: HashSet<&String> = nodes.iter().map(|(name, _)| name).collect();
+        if let Some(name) = cast.keys().find(|name| !known.contains(name)) {
+            return Err(Error::unsupported(format!(
+                "tensor {name} is a part of an object, which is not cast"
+            ))
+            .hint("leave out --dtype"));
+        }
+        replace(document, nodes, &cast)?;
+        Ok(cast)
+    }
 }
 
 /// Puts tensors, by their names, in the place of those that they were.

@@ -17,6 +17,8 @@ impl Job<'_> {
         };
         for (tensor, full) in weights.tensors.iter().zip(&weights.full_names) {
             if tensor.dtype().is_castable() && tensor.has_bytes() && tensor.dtype() != dtype {
+                // As it is in the object, where what is tied shares a storage.
+                let tensor = self.checkpoint.tensor_of_whole(full).unwrap_or(tensor.clone());
                 cast.insert(full.clone(), tensor.cast(dtype)?.renamed(full.as_str()));
                 let dtypes = [tensor.dtype(), dtype].map(|d| d.name().to_owned());
                 self.report.cast.insert(full.clone(), dtypes.into());

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use ckptkit_core::{Key, Region, Result, Section, TensorInfo, TensorSource};
 use distcp::DistCheckpoint;
+use torch_save::TorchFile;
 
+use super::kept::{self, Kept};
+use super::torch::TorchValues;
 use crate::Value;
 use crate::format::Format;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values, Whole, is_absent};
@@ -37,9 +40,20 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
             Err(e) => failures.push((info.name().to_owned(), e)),
         }
     }
+    let mut notes = checkpoint.notes();
+    let tensors = entries.iter().map(|e| &e.tensor);
+    let kept = kept::beside(&checkpoint, tensors, &options.limits).unwrap_or_else(|e| {
+        notes.push(kept::ignored(&e));
+        None
+    });
+    if let Some(Ok(file)) = kept.as_ref().map(|kept| &kept.file) {
+        kept::tie(&mut entries, file);
+    }
     // Without paths (Megatron, custom planners) everything stands at the root under flat names.
     let flat = entries.iter().all(|e| e.path.len() == 1);
-    let weights = if checkpoint.variant() == "megatron" {
+    let weights = if let Some(kept) = &kept {
+        kept.weights()
+    } else if checkpoint.variant() == "megatron" {
         root()
     } else if flat {
         Rule::RootExcept(NOT_WEIGHTS.iter().map(|s| (*s).to_owned()).collect())
@@ -56,11 +70,11 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         let name = name.to_string_lossy().replace('\\', "/");
         artifacts.push(Artifact { name, section: Section::open(&file)? });
     }
-    let mut notes = checkpoint.notes();
     let config = context_config(&artifacts).unwrap_or_else(|e| {
         notes.push(format!("{CONFIG} is carried along, but not read: {e}"));
         None
     });
+    let of_meta = training(&checkpoint);
     Ok(Opened {
         format: Format::Distcp,
         variant: checkpoint.variant().to_owned(),
@@ -70,16 +84,28 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         artifacts,
         metadata: BTreeMap::new(),
         shards: checkpoint.files().len(),
-        training: training(&checkpoint),
+        writer: Some(match &kept {
+            Some(kept) => kept.writer(),
+            None => checkpoint.writer().to_owned(),
+        }),
+        kept: match &kept {
+            Some(kept) => kept.format(),
+            // Lightning's own directories hold what its files do.
+            None => of_meta.as_ref().map(|_| Format::LightningCkpt),
+        },
+        training: kept.as_ref().map_or(of_meta, Kept::training),
         weights,
-        writer: Some(checkpoint.writer().to_owned()),
-        // Lightning's own directories hold what its files do.
-        kept: training(&checkpoint).map(|_| Format::LightningCkpt),
-        torch: None,
+        sidecar: kept.as_ref().and_then(Kept::sidecar),
+        torch: kept.as_ref().and_then(|kept| kept.file.as_ref().ok()).cloned(),
         #[cfg(feature = "nemo")]
         nemo: None,
         distributed: Some(checkpoint.clone()),
-        values: Box::new(DistValues { checkpoint, config }),
+        values: Box::new(DistValues {
+            checkpoint,
+            config,
+            whole: kept.as_ref().and_then(|kept| kept.file.as_ref().ok()).cloned(),
+            kept: kept.as_ref().and_then(Kept::values),
+        }),
     })
 }
 
@@ -110,11 +136,7 @@ fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
     let optimizers: std::collections::BTreeSet<String> = checkpoint
         .paths()
         .filter_map(|p| match p.first() {
-            Some(Key::Str(k))
-                if k.strip_prefix("optimizer_").is_some_and(|n| n.parse::<u32>().is_ok()) =>
-            {
-                Some(k.clone())
-            }
+            Some(Key::Str(k)) if super::torch::is_optimizer(k) => Some(k.clone()),
             _ => None,
         })
         .collect();
@@ -142,6 +164,9 @@ fn context_config(_: &[Artifact]) -> Result<Option<Config>> {
 
 struct DistValues {
     checkpoint: DistCheckpoint,
+    /// What a sidecar keeps, and its values.
+    whole: Option<TorchFile>,
+    kept: Option<TorchValues>,
     /// From NeMo 2's `context/`.
     config: Option<Config>,
 }
@@ -149,7 +174,12 @@ struct DistValues {
 impl Values for DistValues {
     /// A value of the tree; a key of the config in `context/` as `config.KEY`.
     fn lookup(&self, path: &str) -> Result<Value> {
-        let found = self.checkpoint.value(path);
+        let found = match self.kept.as_ref().map(|kept| kept.lookup(path)) {
+            Some(Ok(value)) => return Ok(value),
+            Some(Err(e)) if !is_absent(&e) => return Err(e),
+            Some(absent) => self.checkpoint.value(path).or(absent),
+            None => self.checkpoint.value(path),
+        };
         match (&self.config, path.strip_prefix("config")) {
             (Some(config), Some(inner)) if found.as_ref().is_err_and(is_absent) => {
                 let value = match inner.strip_prefix('.') {
@@ -164,10 +194,16 @@ impl Values for DistValues {
     }
 
     fn top(&self) -> Vec<String> {
-        top_keys(&self.checkpoint)
+        match &self.kept {
+            Some(kept) => kept.top(),
+            None => top_keys(&self.checkpoint),
+        }
     }
 
     fn whole(&self) -> Result<Option<Whole>> {
+        if let Some(file) = &self.whole {
+            return super::torch::whole(file).map(Some);
+        }
         let whole = self.checkpoint.whole()?;
         Ok(Some(Whole { document: whole.document, nodes: whole.tensors }))
     }
@@ -184,6 +220,9 @@ impl Values for DistValues {
     }
 
     fn config(&self) -> Result<Option<Config>> {
+        if let Some(config) = self.kept.as_ref().map(Values::config).transpose()?.flatten() {
+            return Ok(Some(config));
+        }
         let Some(meta) = self.checkpoint.meta()? else {
             return match &self.config {
                 Some(config) => Ok(Some(config.clone())),

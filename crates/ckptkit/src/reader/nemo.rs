@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ckptkit_core::{Error, Key, Result, Section, Tensor};
 use nemo_archive::{NemoArchive, Weights, WeightsLayout};
+use torch_save::TorchFile;
 
 use crate::Value;
 use crate::format::Format;
@@ -21,14 +22,14 @@ fn nemo_options(options: &OpenOptions) -> nemo_archive::OpenOptions {
 }
 
 pub(super) fn open_file(section: Section, options: &OpenOptions) -> Result<Opened> {
-    opened(nemo_options(options).open_section(section)?)
+    opened(nemo_options(options).open_section(section)?, options)
 }
 
 pub(super) fn open_directory(path: &Path, options: &OpenOptions) -> Result<Opened> {
-    opened(nemo_options(options).open(path)?)
+    opened(nemo_options(options).open(path)?, options)
 }
 
-fn opened(archive: NemoArchive) -> Result<Opened> {
+fn opened(archive: NemoArchive, options: &OpenOptions) -> Result<Opened> {
     let weights = archive.weights()?;
     let config = archive.config()?;
     let artifacts = archive
@@ -36,7 +37,9 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         .iter()
         .map(|a| Ok(Artifact { name: a.name().to_owned(), section: a.section()? }))
         .collect::<Result<_>>()?;
-    let entries = entries(weights);
+    let mut entries = entries(weights);
+    let mut notes = archive.notes();
+    let kept = kept(weights, &mut entries, options, &mut notes);
     let except = match weights.layout() {
         #[cfg(feature = "distcp")]
         WeightsLayout::Distributed => super::distributed::root(),
@@ -47,7 +50,7 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
         variant: archive.variant().as_str().to_owned(),
         entries,
         failures: weights.failures().to_vec(),
-        notes: archive.notes(),
+        notes,
         artifacts,
         metadata: BTreeMap::new(),
         shards: match weights.layout() {
@@ -55,17 +58,19 @@ fn opened(archive: NemoArchive) -> Result<Opened> {
             _ => weights.files().len().max(1),
         },
         training: None,
-        weights: except,
+        weights: kept.as_ref().map_or(except, |kept| kept.weights.clone()),
         kept: None,
-        torch: match weights.files() {
-            [file] if file.prefix().is_none() => Some(file.torch().clone()),
+        sidecar: kept.as_ref().map(|kept| kept.format),
+        torch: match (weights.files(), &kept) {
+            (_, Some(kept)) => Some(kept.file.clone()),
+            ([file], None) if file.prefix().is_none() => Some(file.torch().clone()),
             _ => None,
         },
         nemo: Some(archive.clone()),
         #[cfg(feature = "distcp")]
         distributed: None,
         writer: writer(config),
-        values: Box::new(NemoValues { archive }),
+        values: Box::new(NemoValues { archive, kept: kept.map(|kept| kept.file) }),
     })
 }
 
@@ -91,12 +96,48 @@ fn entries(weights: &Weights) -> Vec<Entry> {
     weights.tensors().iter().map(flat).collect()
 }
 
+/// The object that a sidecar keeps beside a distributed checkpoint inside.
+struct Inner {
+    file: TorchFile,
+    weights: Rule,
+    format: Format,
+}
+
+#[cfg(feature = "distcp")]
+fn kept(
+    weights: &Weights,
+    entries: &mut [Entry],
+    options: &OpenOptions,
+    notes: &mut Vec<String>,
+) -> Option<Inner> {
+    let tensors = entries.iter().map(|e| &e.tensor);
+    let kept = super::kept::beside(weights.distributed()?, tensors, &options.limits);
+    let kept = kept.unwrap_or_else(|e| {
+        notes.push(super::kept::ignored(&e));
+        None
+    })?;
+    let (weights, format) = (kept.weights(), kept.sidecar()?);
+    let file = kept.file.ok()?;
+    super::kept::tie(entries, &file);
+    Some(Inner { file, weights, format })
+}
+
+#[cfg(not(feature = "distcp"))]
+fn kept(_: &Weights, _: &mut [Entry], _: &OpenOptions, _: &mut Vec<String>) -> Option<Inner> {
+    None
+}
+
 struct NemoValues {
     archive: NemoArchive,
+    /// What a sidecar keeps.
+    kept: Option<TorchFile>,
 }
 
 impl Values for NemoValues {
     fn whole(&self) -> Result<Option<Whole>> {
+        if let Some(file) = &self.kept {
+            return super::torch::whole(file).map(Some);
+        }
         match self.archive.weights()?.files() {
             [file] if file.prefix().is_none() => super::torch::whole(file.torch()).map(Some),
             _ => Ok(None),
@@ -124,6 +165,9 @@ impl Values for NemoValues {
                     .map_or_else(|e| Value::Bytes(e.into_bytes()), Value::Str));
             }
         }
+        if let Some(Ok(value)) = self.kept.as_ref().map(|file| file.lookup(path)) {
+            return Ok(value);
+        }
         for file in self.archive.weights()?.files() {
             let inner = match file.prefix() {
                 Some(prefix) => path.strip_prefix(prefix).and_then(|p| p.strip_prefix('/')),
@@ -144,6 +188,9 @@ impl Values for NemoValues {
     }
 
     fn top(&self) -> Vec<String> {
+        if let Some(file) = &self.kept {
+            return super::torch::top_keys(file);
+        }
         let Ok(weights) = self.archive.weights() else { return Vec::new() };
         let of = |file: &nemo_archive::WeightsFile| -> Vec<String> {
             let keys = super::torch::top_keys(file.torch());

@@ -1,33 +1,26 @@
 //! safetensors files and directories.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use ckptkit_core::{
-    Error, Key, Limits, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo,
-};
+use ckptkit_core::{Error, Key, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
 use st_io::StCheckpoint;
-#[cfg(feature = "torch")]
-use torch_save::pickle::Kind;
-#[cfg(feature = "torch")]
-use torch_save::{Document, NodeId};
 
+#[cfg(feature = "torch")]
+use super::kept::Kept;
+#[cfg(feature = "torch")]
+use super::torch::TorchValues;
 #[cfg(feature = "torch")]
 use crate::Value;
 use crate::format::Format;
 #[cfg(feature = "torch")]
 use crate::json;
-#[cfg(feature = "torch")]
-use crate::opened::Whole;
 use crate::opened::{Artifact, Config, Entry, OpenOptions, Opened, Rule, Values};
 #[cfg(feature = "torch")]
-use crate::sidecar::{self, Sidecar};
+use crate::opened::{Whole, is_absent};
 
 /// The config of a model of NeMo's that JSON could not hold.
 const YAML: &str = "model_config.yaml";
-/// Deeper tensors are found by nobody's name.
-#[cfg(feature = "torch")]
-const MAX_DEPTH: usize = 200;
 /// Bytes of a config that are worth reading.
 const MAX_CONFIG_BYTES: u64 = 64 << 20;
 
@@ -75,34 +68,24 @@ fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
     let yaml = artifacts.iter().position(|a| a.name == YAML);
     let yaml = yaml.filter(|_| config.is_none() && cfg!(feature = "nemo"));
     let yaml = yaml.map(|at| artifacts.remove(at).section);
-    #[cfg(feature = "torch")]
-    let kept = artifacts
-        .iter()
-        .position(|a| a.name == sidecar::FILE_NAME)
-        .map(|at| Kept::open(artifacts.remove(at).section, &entries, &options.limits))
-        .transpose()?;
-    #[cfg(feature = "torch")]
-    let (kept_format, weights) = match &kept {
-        Some(kept) => (kept.format, kept.weights.clone()),
-        None => (None, Rule::Root),
-    };
-    #[cfg(not(feature = "torch"))]
-    let (kept_format, weights) = (None, Rule::Root);
+    let mut notes = checkpoint.notes().to_vec();
+    let kept = kept(&mut artifacts, &entries, options, &mut notes)?;
     Ok(Opened {
         format: Format::Safetensors,
         variant: checkpoint.variant().name().to_owned(),
         entries,
         failures,
-        notes: checkpoint.notes().to_vec(),
+        notes,
         artifacts,
         metadata: checkpoint.metadata().clone(),
         shards: checkpoint.shards().len(),
-        training: None,
-        weights,
-        kept: kept_format,
-        writer: None,
+        training: kept.as_ref().and_then(Kept::training),
+        weights: kept.as_ref().map_or(Rule::Root, Kept::weights),
+        kept: kept.as_ref().and_then(Kept::format),
+        sidecar: kept.as_ref().and_then(Kept::sidecar),
+        writer: kept.as_ref().map(Kept::writer),
         #[cfg(feature = "torch")]
-        torch: None,
+        torch: kept.as_ref().and_then(|kept| kept.file.as_ref().ok()).cloned(),
         #[cfg(feature = "nemo")]
         nemo: None,
         #[cfg(feature = "distcp")]
@@ -112,9 +95,69 @@ fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
             config,
             yaml,
             #[cfg(feature = "torch")]
+            of_kept: kept.as_ref().and_then(Kept::values),
+            #[cfg(feature = "torch")]
             kept,
         }),
     })
+}
+
+/// The sidecar, which is no artifact.
+#[cfg(feature = "torch")]
+fn kept(
+    artifacts: &mut Vec<Artifact>,
+    entries: &[Entry],
+    options: &OpenOptions,
+    notes: &mut Vec<String>,
+) -> Result<Option<Kept>> {
+    let at = artifacts.iter().position(|a| a.name == crate::sidecar::FILE_NAME);
+    let Some(Artifact { section, name }) = at.map(|at| artifacts.remove(at)) else {
+        return Ok(None);
+    };
+    let tensors: HashMap<&str, &Tensor> =
+        entries.iter().map(|e| (e.tensor.name(), &e.tensor)).collect();
+    let kept = Kept::read(&section, &|name| tensors.get(name).copied().cloned(), &options.limits)?;
+    if let Err(e) = &kept.file {
+        notes.push(format!("what {name} keeps cannot be put together: {e}"));
+    }
+    Ok(Some(kept))
+}
+
+#[cfg(not(feature = "torch"))]
+fn kept(
+    _: &mut [Artifact],
+    _: &[Entry],
+    _: &OpenOptions,
+    _: &mut [String],
+) -> Result<Option<Kept>> {
+    Ok(None)
+}
+
+/// What this build makes nothing of.
+#[cfg(not(feature = "torch"))]
+enum Kept {}
+
+#[cfg(not(feature = "torch"))]
+impl Kept {
+    fn training(&self) -> Option<crate::training::Training> {
+        match *self {}
+    }
+
+    fn weights(&self) -> Rule {
+        match *self {}
+    }
+
+    fn format(&self) -> Option<Format> {
+        match *self {}
+    }
+
+    fn sidecar(&self) -> Option<Format> {
+        match *self {}
+    }
+
+    fn writer(&self) -> String {
+        match *self {}
+    }
 }
 
 /// Lists the names that the file records as aliases as the tied tensors that they are.
@@ -144,8 +187,12 @@ struct StValues {
     metadata: BTreeMap<String, String>,
     config: Option<Section>,
     yaml: Option<Section>,
+    /// What a sidecar keeps.
     #[cfg(feature = "torch")]
     kept: Option<Kept>,
+    /// Its values, where its tensors are there.
+    #[cfg(feature = "torch")]
+    of_kept: Option<TorchValues>,
 }
 
 impl Values for StValues {
@@ -159,6 +206,12 @@ impl Values for StValues {
                     .collect(),
             )
         };
+        match self.of_kept.as_ref().map(|kept| kept.lookup(path)) {
+            Some(Err(e)) if is_absent(&e) && self.metadata.is_empty() => return Err(e),
+            Some(Err(e)) if is_absent(&e) => {}
+            Some(found) => return found,
+            None => {}
+        }
         let config = self.config()?.map(|c| c.value);
         if path.is_empty() {
             let mut all = vec![(Value::Str("__metadata__".into()), metadata())];
@@ -185,15 +238,27 @@ impl Values for StValues {
     }
 
     fn top(&self) -> Vec<String> {
+        #[cfg(feature = "torch")]
+        if let Some(kept) = &self.of_kept {
+            return kept.top();
+        }
         Vec::new()
     }
 
     #[cfg(feature = "torch")]
     fn whole(&self) -> Result<Option<Whole>> {
-        self.kept.as_ref().map(Kept::whole).transpose()
+        match self.kept.as_ref().map(|kept| &kept.file) {
+            None => Ok(None),
+            Some(Ok(file)) => super::torch::whole(file).map(Some),
+            Some(Err(e)) => Err(e.clone()),
+        }
     }
 
     fn config(&self) -> Result<Option<Config>> {
+        #[cfg(feature = "torch")]
+        if let Some(config) = self.of_kept.as_ref().map(Values::config).transpose()?.flatten() {
+            return Ok(Some(config));
+        }
         let Some(section) = &self.config else { return self.yaml_config() };
         let bytes = section.read(MAX_CONFIG_BYTES)?;
         #[cfg(feature = "torch")]
@@ -221,112 +286,5 @@ impl StValues {
     #[cfg(not(feature = "nemo"))]
     fn yaml_config(&self) -> Result<Option<Config>> {
         Ok(None)
-    }
-}
-
-/// The object that a sidecar keeps, and the tensors that it needs.
-#[cfg(feature = "torch")]
-struct Kept {
-    section: Section,
-    limits: Limits,
-    format: Option<Format>,
-    weights: Rule,
-    tensors: HashMap<String, Tensor>,
-}
-
-#[cfg(feature = "torch")]
-impl Kept {
-    fn open(section: Section, entries: &[Entry], limits: &Limits) -> Result<Self> {
-        let json = section.read(limits.pickle_bytes)?;
-        let sidecar = Sidecar::parse(&json, limits).map_err(|e| e.in_file(section.name()))?;
-        let weights = match sidecar.header().weights_key.as_deref() {
-            None => Rule::Search { object: false },
-            Some("") => Rule::Root,
-            Some(key) => Rule::Key(key.to_owned()),
-        };
-        let format = Format::from_name(&sidecar.header().source_format);
-        let tensors = entries.iter().map(|e| (e.tensor.name().to_owned(), e.tensor.clone()));
-        Ok(Self { section, limits: limits.clone(), format, weights, tensors: tensors.collect() })
-    }
-
-    fn whole(&self) -> Result<Whole> {
-        let json = self.section.read(self.limits.pickle_bytes)?;
-        let tensors = |name: &str| self.tensors.get(name).cloned();
-        let (document, storages) = Sidecar::parse(&json, &self.limits)
-            .and_then(|sidecar| {
-                let storages = sidecar.storages();
-                Ok((sidecar.document(&tensors)?, storages))
-            })
-            .map_err(|e| e.in_file(self.section.name()))?;
-        let nodes = self.find(&document, &self.places(storages));
-        Ok(Whole { document, nodes })
-    }
-
-    /// The names of the tensors by the storage that they are in and their first byte there.
-    fn places(&self, storages: Vec<Vec<String>>) -> HashMap<(usize, u64), String> {
-        let mut places = HashMap::new();
-        for (storage, names) in storages.into_iter().enumerate() {
-            let mut start = 0;
-            for name in names {
-                let len = self.tensors.get(&name).map_or(0, Tensor::byte_len);
-                places.insert((storage, start), name);
-                start += len;
-            }
-        }
-        places
-    }
-
-    /// The name of the tensor that a node is: its path, where a tensor is called so, or the name
-    /// that was chosen for it.
-    fn name_of(
-        &self,
-        path: &[Key],
-        node: NodeId,
-        document: &Document,
-        places: &HashMap<(usize, u64), String>,
-    ) -> Option<String> {
-        let inner = document.innermost(node)?;
-        let name = ckptkit_core::join(path);
-        if self.tensors.contains_key(&name) {
-            return Some(name);
-        }
-        let view = document.view(inner)?;
-        let place = (document.storage(view.storage)?.index(), view.run()?.start);
-        let name = places.get(&place)?;
-        let tensor = self.tensors.get(name)?;
-        let plain = !view.conj && !view.neg;
-        let same = plain && tensor.dtype() == view.dtype && tensor.shape() == view.size;
-        same.then(|| name.clone())
-    }
-
-    /// The nodes of tensors that stand in plain containers, under the names of the tensors.
-    fn find(
-        &self,
-        document: &Document,
-        places: &HashMap<(usize, u64), String>,
-    ) -> Vec<(String, NodeId)> {
-        let mut found = Vec::new();
-        let mut entered = HashSet::new();
-        let mut pending = vec![(Vec::new(), document.root().id())];
-        while let Some((path, id)) = pending.pop() {
-            if let Some(name) = self.name_of(&path, id, document, places) {
-                found.push((name, id));
-                continue;
-            }
-            let node = document.node(id);
-            let plain = matches!(node.kind(), Kind::Dict | Kind::List | Kind::Tuple(_))
-                || node.class().is_some_and(|g| g.module == "collections");
-            if !plain || path.len() > MAX_DEPTH || !entered.insert(id) {
-                continue;
-            }
-            let pairs = node.pairs().into_iter().map(|(key, value)| (key.as_key(), value.id()));
-            let items = (0..).zip(node.items()).map(|(i, item)| (Key::Index(i), item.id()));
-            for (key, child) in pairs.chain(items) {
-                let mut path = path.clone();
-                path.push(key);
-                pending.push((path, child));
-            }
-        }
-        found
     }
 }

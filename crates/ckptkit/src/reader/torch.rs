@@ -34,12 +34,13 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
         weights: rule(&file, lightning),
         writer,
         kept: None,
+        sidecar: None,
         torch: Some(file.clone()),
         #[cfg(feature = "nemo")]
         nemo: None,
         #[cfg(feature = "distcp")]
         distributed: None,
-        values: Box::new(TorchValues { file, lightning }),
+        values: Box::new(TorchValues::new(file)),
     })
 }
 
@@ -51,7 +52,7 @@ pub(super) fn entries(file: &TorchFile) -> Vec<Entry> {
 }
 
 /// A build without Lightning's crate sees its files as what torch.save has written.
-fn is_lightning(file: &TorchFile) -> bool {
+pub(super) fn is_lightning(file: &TorchFile) -> bool {
     #[cfg(feature = "lightning")]
     return lightning_ckpt::LightningCkpt::detect(file);
     #[cfg(not(feature = "lightning"))]
@@ -73,22 +74,36 @@ fn rule(file: &TorchFile, lightning: bool) -> Rule {
     Rule::Search { object }
 }
 
-/// What the keys at the root say of the run; optimizers are where a single file keeps them.
+/// What the keys at the root say of the run; optimizers are where a single file keeps them, or
+/// where a sharded one does.
 pub(super) fn training(file: &TorchFile) -> Training {
     let root = file.root();
     let int = |key: &str| root.get(key).and_then(|n| n.as_int());
     let count = |key: &str| root.get(key).map_or(0, |n| n.items().len());
+    let keys = root.pairs();
+    let sharded = keys.iter().filter_map(|(key, _)| key.as_str()).filter(|key| is_optimizer(key));
     Training {
         epoch: int("epoch"),
         global_step: int("global_step"),
-        optimizers: count("optimizer_states"),
+        optimizers: count("optimizer_states").max(sharded.count()),
         lr_schedulers: count("lr_schedulers"),
     }
 }
 
-struct TorchValues {
+/// Whether a sharded checkpoint of Lightning's holds an optimizer under a key.
+pub(super) fn is_optimizer(key: &str) -> bool {
+    key.strip_prefix("optimizer_").is_some_and(|n| n.parse::<u32>().is_ok())
+}
+
+pub(super) struct TorchValues {
     file: TorchFile,
     lightning: bool,
+}
+
+impl TorchValues {
+    pub(super) fn new(file: TorchFile) -> Self {
+        Self { lightning: is_lightning(&file), file }
+    }
 }
 
 /// Where Lightning and its users keep the configuration, newest first.
@@ -160,6 +175,6 @@ pub(super) fn top_keys(file: &TorchFile) -> Vec<String> {
     root.pairs()
         .into_iter()
         .filter(|(_, v)| !names.contains(&v.id()) && !is_tensor_dict(*v))
-        .map(|(k, _)| k.as_str().map_or_else(|| format!("{k:?}"), str::to_owned))
+        .map(|(k, _)| k.as_str().map_or_else(|| ckptkit_core::join(&[k.as_key()]), str::to_owned))
         .collect()
 }

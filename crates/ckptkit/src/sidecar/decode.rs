@@ -5,8 +5,8 @@ mod typed;
 mod value;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{BTreeMap, HashMap};
 
 use ckptkit_core::{Dtype, Error, Limits, Result};
 use torch_save::pickle::Builder;
@@ -122,7 +122,14 @@ impl<'a> Decoder<'a> {
             Token::Str(key) => Some(key.into_owned()),
             other => return Err(unexpected("text or null", &other)),
         };
-        self.expect("root")?;
+        let mut key = self.reader.key()?;
+        if key.as_deref() == Some("written_with") {
+            header.written_with = self.written_with()?;
+            key = self.reader.key()?;
+        }
+        if key.as_deref() != Some("root") {
+            return Err(wrong_member("root", key.as_deref()));
+        }
         let root = self.value()?;
         self.document.set_root(root);
         let mut key = self.reader.key()?;
@@ -145,6 +152,21 @@ impl<'a> Decoder<'a> {
         }
         self.reader.end()?;
         Ok((header, rows))
+    }
+
+    fn written_with(&mut self) -> Result<BTreeMap<String, String>> {
+        match self.reader.token()? {
+            Token::Object => {}
+            other => return Err(unexpected("an object", &other)),
+        }
+        let mut files = BTreeMap::new();
+        while let Some(name) = self.reader.key()? {
+            let identity = self.string()?.into_owned();
+            if files.insert(name.into_owned(), identity).is_some() {
+                return Err(Error::malformed("the key was there before"));
+            }
+        }
+        Ok(files)
     }
 
     fn rows(&mut self) -> Result<Vec<Row>> {

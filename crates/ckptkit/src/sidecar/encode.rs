@@ -105,6 +105,15 @@ impl<'d> Encoder<'d> {
                 self.out.extend_from_slice(b"null");
             }
         }
+        if !header.written_with.is_empty() {
+            self.key(&mut members, "written_with");
+            self.out.push(b'{');
+            let mut files = Members(false);
+            for (name, identity) in &header.written_with {
+                self.text_member(&mut files, name, identity);
+            }
+            self.out.push(b'}');
+        }
     }
 
     /// What was too deep, and what is too deep in it.

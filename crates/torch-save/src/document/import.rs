@@ -117,6 +117,9 @@ impl Document {
 }
 
 fn storage_of(file: &TorchFile, wanted: StorageRef, located: &mut Located) -> Stored {
+    if let Some(stored) = file.opened().stored(&wanted.key) {
+        return stored.clone();
+    }
     let find = || {
         let opened = file.opened();
         let section = opened.storage(0, &wanted, located)?;

@@ -70,11 +70,7 @@ impl<'a> StorageView<'a> {
     /// # Errors
     /// Whatever keeps it from being read.
     pub fn tensor(self, name: &str, bytes: bool) -> Result<Tensor> {
-        let section = match &self.stored.body {
-            Ok(Body::Section(section, _)) => section.clone(),
-            Ok(Body::Tensors(tensors)) => joined(tensors)?,
-            Err(e) => return Err(e.clone()),
-        };
+        let section = self.stored.section()?;
         let dtype = self.stored.dtype.filter(|d| !bytes && d.element_bytes().is_some());
         let dtype = dtype.unwrap_or(Dtype::U8);
         let numel = section.len() / dtype.element_bytes().unwrap_or(1);
@@ -149,7 +145,7 @@ fn byte_len(dtype: Option<Dtype>, numel: u64) -> Result<u64> {
 }
 
 /// Values of tensors as one run of bytes; computed when they are read, where they must be.
-fn joined(tensors: &[Tensor]) -> Result<Section> {
+pub(super) fn joined(tensors: &[Tensor]) -> Result<Section> {
     if let [one] = tensors {
         if let Some(section) = one.contiguous() {
             return Ok(section.clone());

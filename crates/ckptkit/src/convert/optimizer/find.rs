@@ -101,7 +101,7 @@ pub(super) fn state_dict(
     })?;
     let pairs = document.node(node).pairs();
     let weight = |(key, value): (NodeRef<'_>, NodeRef<'_>)| {
-        let tensor = job.checkpoint.tensor(tensors.get(&value.id())?.name()).ok()?;
+        let tensor = job.checkpoint.tensor_of_whole(tensors.get(&value.id())?.name()).ok()?;
         Some((key.as_str()?.to_owned(), tensor))
     };
     Ok(pairs.into_iter().filter_map(weight).collect())
