@@ -36,7 +36,7 @@ pub(crate) enum Verb {
     /// SHA-256 of each tensor and of the whole, equal across formats
     Digest(Digest),
     /// Write a checkpoint in another format, or anew in its own
-    Convert(Convert),
+    Convert(Box<Convert>),
     /// Smaller and plainer copies of a Lightning .ckpt
     #[command(subcommand)]
     Lightning(Lightning),
@@ -182,6 +182,10 @@ pub(crate) struct Convert {
     /// Take config and artifacts of a .nemo archive from this one, whose tensors must be the same
     #[arg(long, value_name = "OTHER.nemo")]
     pub(crate) like: Option<PathBuf>,
+    /// The ASR archive that a SpeechLM2 model was trained from, which completes the config.json of
+    /// a directory: the checkpoint lacks the config of the encoder
+    #[arg(long, value_name = "FILE.nemo")]
+    pub(crate) asr: Option<PathBuf>,
     /// Ranks that a distributed checkpoint is cut for
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) ranks: u32,

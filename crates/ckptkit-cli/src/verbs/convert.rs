@@ -111,6 +111,7 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
     wish.max_shard_bytes = parse_size(&args.max_shard_size)?;
     wish.config.clone_from(&args.config);
     wish.like.clone_from(&args.like);
+    wish.asr.clone_from(&args.asr);
     wish.align = args.align;
     wish.ranks = args.ranks;
     if let Some(Mesh(mesh)) = &args.mesh {
