@@ -324,8 +324,29 @@ def tied(original, scratch):
         assert first == second, name
 
 
+def for_lightning(original, scratch):
+    """As a Lightning checkpoint, from the archive and from a directory. The config is there as the
+    argument, in plain types; NeMo's ASR models want it as OmegaConf's."""
+    directory = interop.convert(original, scratch / "directory")
+    first = restore(original)
+    weights = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    expected = outputs(first)
+    for source in (original, directory):
+        path = interop.convert(source, scratch / f"{source.name}.ckpt")
+        cfg = torch.load(path, weights_only=True)["hyper_parameters"]["cfg"]
+        options = {"cfg": OmegaConf.create(cfg), "map_location": "cpu"}
+        second = type(first).load_from_checkpoint(str(path), **options).eval()
+        interop.judged("nemo (load_from_checkpoint)")
+        found = second.state_dict()
+        assert list(found) == list(weights)
+        assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+        for one, two in zip(expected, outputs(second), strict=True):
+            assert torch.isfinite(one).all() and torch.equal(one, two), "outputs"
+
+
 CASES = [
     (through_other_formats, MODELS),
+    (for_lightning, ["ctc_char.nemo"]),
     (repacked, MODELS),
     (config_edited, MODELS),
     (unpacked_and_packed, MODELS),
