@@ -9,7 +9,12 @@ import uuid
 import nemo_stubs  # noqa: F401  (before NeMo)
 import sentencepiece
 import torch
-from nemo.collections.asr.models import EncDecCTCModel, EncDecCTCModelBPE, EncDecRNNTBPEModel
+from nemo.collections.asr.models import (
+    EncDecCTCModel,
+    EncDecCTCModelBPE,
+    EncDecHybridRNNTCTCBPEModel,
+    EncDecRNNTBPEModel,
+)
 from nemo.core.classes import ModelPT
 from nemo.utils import logging
 from omegaconf import OmegaConf
@@ -113,6 +118,34 @@ def rnnt_bpe():
         "loss": {"loss_name": "pytorch"},
     }  # fmt: skip
     return finished(EncDecRNNTBPEModel(OmegaConf.create(config)))
+
+
+def hybrid_tdt():
+    """A transducer that says durations too, with a CTC decoder beside it."""
+    durations = [0, 1, 2]
+    config = {
+        **BASE,
+        "tokenizer": tokenizer(),
+        "model_defaults": {"enc_hidden": 8, "pred_hidden": 6, "joint_hidden": 6,
+                           "tdt_durations": durations, "num_tdt_durations": len(durations)},
+        "decoder": {
+            "_target_": "nemo.collections.asr.modules.RNNTDecoder",
+            "normalization_mode": None, "random_state_sampling": False, "blank_as_pad": True,
+            "prednet": {"pred_hidden": 6, "pred_rnn_layers": 1, "t_max": None, "dropout": 0.0},
+        },
+        "joint": {
+            "_target_": "nemo.collections.asr.modules.RNNTJoint",
+            "log_softmax": None, "preserve_memory": False, "fuse_loss_wer": False,
+            "fused_batch_size": 4, "num_extra_outputs": "${model_defaults.num_tdt_durations}",
+            "jointnet": {"joint_hidden": 6, "activation": "relu", "dropout": 0.0},
+        },
+        "decoding": {"strategy": "greedy", "model_type": "tdt", "greedy": {"max_symbols": 10},
+                     "durations": "${model_defaults.tdt_durations}"},
+        "loss": {"loss_name": "tdt_pytorch",
+                 "tdt_pytorch_kwargs": {"durations": "${model_defaults.tdt_durations}"}},
+        "aux_ctc": {"ctc_loss_weight": 0.3, "decoder": {**DECODER, "num_classes": -1, "vocabulary": []}},
+    }  # fmt: skip
+    return finished(EncDecHybridRNNTCTCBPEModel(OmegaConf.create(config)))
 
 
 class Parent(ModelPT):

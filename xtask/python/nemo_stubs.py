@@ -4,9 +4,12 @@ Import this before NeMo.
 """
 
 import importlib.machinery
+import importlib.util
+import pathlib
 import sys
 import types
 
+# Whole packages by their dotted names.
 STUBS = {
     "onnx": "imported by nemo.utils.export_utils for exporting models, which no fixture does",
     "datasets": "imported by the Hugging Face audio dataset, and no fixture reads audio",
@@ -26,7 +29,7 @@ class Stub(types.ModuleType):
 class Finder:
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name.split(".")[0] in STUBS:
+        if any(name == stub or name.startswith(f"{stub}.") for stub in STUBS):
             return importlib.machinery.ModuleSpec(name, Finder)
         return None
 
@@ -39,4 +42,14 @@ class Finder:
         pass
 
 
-sys.meta_path.append(Finder)
+sys.meta_path.insert(0, Finder)
+
+
+def without_init(parent, *names):
+    """Makes subpackages of `parent` importable whose own `__init__`, which imports all that there
+    is, does not run: one module is wanted, and not what its neighbours need."""
+    (folder,) = importlib.util.find_spec(parent).submodule_search_locations
+    for name in names:
+        package = types.ModuleType(f"{parent}.{name}")
+        package.__path__ = [str(pathlib.Path(folder, *name.split(".")))]
+        sys.modules[package.__name__] = package

@@ -22,6 +22,7 @@ static JUDGES: &[Judge] = &[
     Judge { name: "transformers", env: &python::TORCH },
     Judge { name: "lightning", env: &python::TORCH },
     Judge { name: "nemo", env: &python::NEMO },
+    Judge { name: "speechlm2", env: &python::SPEECHLM2 },
     Judge { name: "distcp", env: &python::TORCH },
     Judge { name: "torch-old", env: &python::TORCH_OLD },
 ];

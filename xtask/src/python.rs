@@ -18,6 +18,9 @@ pub(crate) struct Env {
 
 pub(crate) static TORCH: Env = Env { name: "torch", base: None, gib: 7, stubs: false };
 pub(crate) static NEMO: Env = Env { name: "nemo", base: Some(&TORCH), gib: 3, stubs: false };
+/// What SpeechLM2's models ask for beside NeMo.
+pub(crate) static SPEECHLM2: Env =
+    Env { name: "speechlm2", base: Some(&NEMO), gib: 1, stubs: false };
 /// An old torch, for what the releases in use understand.
 pub(crate) static TORCH_OLD: Env = Env { name: "torch-old", base: None, gib: 4, stubs: true };
 
@@ -63,9 +66,13 @@ impl Env {
             call(Command::new(self.python()).arg(script).arg(self.dir()))?;
         }
         if let Some(base) = self.base {
+            // The nearest first: a base's own list of bases is not read.
+            let mut lines = String::new();
+            for env in std::iter::successors(Some(base), |env| env.base) {
+                lines += &format!("{}\n", env.packages()?.display());
+            }
             let path = self.packages()?.join(format!("{}.pth", base.name));
-            let line = format!("{}\n", base.packages()?.display());
-            fs::write(&path, line).map_err(|e| format!("{}: {e}", path.display()))?;
+            fs::write(&path, lines).map_err(|e| format!("{}: {e}", path.display()))?;
         }
         fs::write(&stamp, wanted).map_err(|e| format!("{}: {e}", stamp.display()))
     }

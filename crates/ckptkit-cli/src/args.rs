@@ -190,6 +190,10 @@ pub(crate) struct Convert {
     /// the order of `named_parameters()`; or JSON, a list of lists for all optimizers
     #[arg(long, value_name = "FILE")]
     pub(crate) param_names: Option<PathBuf>,
+    /// The ASR archive that a SpeechLM2 model was trained from, which completes the config.json of
+    /// a directory: the checkpoint lacks the config of the encoder
+    #[arg(long, value_name = "FILE.nemo")]
+    pub(crate) asr: Option<PathBuf>,
     /// Ranks that a distributed checkpoint is cut for
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) ranks: u32,

@@ -8,12 +8,12 @@ pub(crate) mod lightning;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod nemo;
+pub(crate) mod new_file;
 pub(crate) mod show;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 
-use ckptkit::{Checkpoint, Error, Tensor};
+use ckptkit::{Checkpoint, Tensor};
 use serde::Serialize;
 
 use crate::exit::Failure;
@@ -37,16 +37,6 @@ pub(crate) fn print_text(text: &str) -> io::Result<()> {
         writeln!(out)?;
     }
     Ok(())
-}
-
-/// Refuses a file's destination that is taken, before anything is read.
-pub(crate) fn free(destination: &Path) -> ckptkit::Result<()> {
-    if std::fs::symlink_metadata(destination).is_err() {
-        return Ok(());
-    }
-    Err(Error::invalid("the destination exists already")
-        .in_file(destination)
-        .hint("choose another name, or replace it with --overwrite"))
 }
 
 /// The tensors that a verb works on: all, or the weights.

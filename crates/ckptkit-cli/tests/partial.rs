@@ -73,3 +73,29 @@ fn what_is_whole_is_as_it_was() {
         assert_eq!(stdout(&["digest", "--json", "--allow-partial", &path]), plain, "{name}");
     }
 }
+
+/// The same checkpoint as the weights of a `.nemo` archive.
+#[test]
+fn inside_an_archive_it_is_read_so_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let weights = dir.path().join("unpacked/model_weights");
+    std::fs::create_dir_all(&weights).unwrap();
+    std::fs::write(dir.path().join("unpacked/model_config.yaml"), "target: a.B\n").unwrap();
+    for file in std::fs::read_dir(fixture(HALF)).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), weights.join(file.file_name())).unwrap();
+    }
+    stdout(&["nemo", "pack", &at("unpacked"), "-o", &at("half.nemo")]);
+    for source in [at("unpacked"), at("half.nemo")] {
+        let line = refused(&["convert", &source, &at("no.safetensors")]);
+        assert!(line.contains("no chunk holds") && line.contains("allow_partial"), "{line}");
+        let digest = json(&["digest", "--json", "--allow-partial", &source]);
+        assert_eq!(digest["tensors"]["layer.weight"]["sha256"], value!(half()));
+        let to = at("out.safetensors");
+        let args = ["convert", "--json", "--overwrite", "--allow-partial", &source, &to];
+        let report = json(&args);
+        assert_eq!(report["filled"], value!({"layer.weight": 6}));
+        assert!(report["notes"].to_string().contains("no chunk holds 6 of 12"), "{report}");
+    }
+}

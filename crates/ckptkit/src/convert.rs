@@ -8,6 +8,8 @@ mod distributed;
 #[cfg(feature = "distcp")]
 mod flatten;
 mod foreign;
+#[cfg(feature = "torch")]
+mod model_config;
 #[cfg(feature = "nemo")]
 mod nemo;
 #[cfg(feature = "lightning")]
@@ -20,6 +22,8 @@ mod report;
 mod safetensors;
 #[cfg(feature = "safetensors")]
 mod side;
+#[cfg(all(feature = "safetensors", feature = "torch"))]
+mod speechlm2;
 mod target;
 #[cfg(feature = "torch")]
 mod torch;

@@ -5,7 +5,8 @@
 //! in some file. [`Checkpoint::open`] finds the format by content and reads that tree; no tensor
 //! is read until someone asks for it.
 //!
-//! ```
+#![cfg_attr(all(feature = "nemo", feature = "safetensors"), doc = "```")]
+#![cfg_attr(not(all(feature = "nemo", feature = "safetensors")), doc = "```ignore")]
 //! use ckptkit::{Checkpoint, Convert, CopyOptions, Existing, Target};
 //!
 //! # fn main() -> ckptkit::Result<()> {

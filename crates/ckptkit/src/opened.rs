@@ -19,8 +19,8 @@ pub struct OpenOptions {
     /// changes meanwhile. Without the feature `mmap` it changes nothing.
     pub mapped: bool,
     /// Read what no chunk of a distributed checkpoint holds as zeros instead of refusing it;
-    /// [`Checkpoint::filled`](crate::Checkpoint::filled) tells where that was. Other formats have
-    /// no such regions; a distributed checkpoint inside a `.nemo` archive is read strictly.
+    /// [`Checkpoint::filled`](crate::Checkpoint::filled) tells where that was. One inside a
+    /// `.nemo` archive is read so too; other formats have no such regions.
     pub allow_partial: bool,
 }
 

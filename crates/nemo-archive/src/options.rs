@@ -24,6 +24,8 @@ pub struct OpenOptions {
     pub(crate) torch_limits: Limits,
     pub(crate) members_only: bool,
     pub(crate) mapped: bool,
+    #[cfg(feature = "distcp")]
+    pub(crate) allow_partial: bool,
 }
 
 impl OpenOptions {
@@ -53,6 +55,15 @@ impl OpenOptions {
     #[must_use]
     pub fn members_only(mut self, yes: bool) -> Self {
         self.members_only = yes;
+        self
+    }
+
+    /// Reads what no rank has saved of a distributed checkpoint inside the archive as zeros, as
+    /// [`distcp::OpenOptions::allow_partial`] does; other weights have no such regions.
+    #[cfg(feature = "distcp")]
+    #[must_use]
+    pub fn allow_partial(mut self, yes: bool) -> Self {
+        self.allow_partial = yes;
         self
     }
 

@@ -113,6 +113,7 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
     wish.like.clone_from(&args.like);
     wish.optimizer_names = args.optimizer_names;
     wish.param_names.clone_from(&args.param_names);
+    wish.asr.clone_from(&args.asr);
     wish.align = args.align;
     wish.ranks = args.ranks;
     if let Some(Mesh(mesh)) = &args.mesh {

@@ -154,7 +154,7 @@ fn read_config(path: &Path) -> Result<nemo_archive::Config> {
 }
 
 /// The source's config as NeMo's: its own text where it is YAML, and of hyper-parameters those of
-/// the one argument that NeMo's models take.
+/// the one argument that NeMo's models take, whatever else a subclass takes.
 fn config_of(config: Option<Config>) -> Result<nemo_archive::Config> {
     let missing =
         || Error::invalid("the checkpoint carries no config, which a .nemo archive needs");

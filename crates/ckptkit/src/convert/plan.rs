@@ -53,6 +53,7 @@ impl Convert {
             return Err(Error::invalid(format!("tensors are not cast to {dtype}"))
                 .hint("give a floating-point type: F64, F32, BF16, F16, F8_E4M3, …"));
         }
+        self.check_files()?;
         let whole = self.takes_all(checkpoint);
         #[cfg(feature = "lightning")]
         optimizer::check(self, whole, checkpoint)?;
@@ -83,6 +84,24 @@ impl Convert {
         let mut report = job.report;
         report.files = layout.files().count();
         Ok(Plan { tensors, layout, report, destination: destination.to_path_buf() })
+    }
+
+    /// Refuses files that the target would not take anything from.
+    fn check_files(&self) -> Result<()> {
+        let nemo = self.target == Target::Nemo;
+        let directory = self.target == Target::SafetensorsDirectory;
+        for (flag, given, taken, what) in [
+            ("--config", &self.config, nemo, "is the config of a .nemo archive"),
+            ("--like", &self.like, nemo, "is what a .nemo archive takes its config from"),
+            ("--asr", &self.asr, directory, "completes the config.json of a directory"),
+        ] {
+            if let Some(path) = given.as_ref().filter(|_| !taken) {
+                return Err(Error::invalid(format!("{flag} {what}, which is not written"))
+                    .in_file(path)
+                    .hint(format!("leave out {flag}, or choose another destination")));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a distributed checkpoint is written that can hold more than tensors.

@@ -132,8 +132,7 @@ fn lay_out(job: &mut Job<'_>, tensors: Vec<Tensor>, in_directory: bool) -> Resul
     job.report.notes.extend(plan.notes);
     let mut layout = plan.layout;
     if in_directory {
-        let dtype = job.wish.dtype;
-        side::add(checkpoint, &mut layout, dtype, &mut job.report.left_out, &mut job.report.notes)?;
+        side::add(job, &mut layout, &tensors)?;
     }
     Ok((layout, tensors))
 }

@@ -2,30 +2,37 @@
 
 use std::collections::HashSet;
 
-use ckptkit_core::{Dtype, EntryPath, Layout, OutputFile, Result, Segment};
+#[cfg(feature = "torch")]
+use ckptkit_core::Dtype;
+use ckptkit_core::{EntryPath, Layout, OutputFile, Result, Segment, Tensor};
 
-use super::report::{Kind, LeftOut};
+use super::plan::Job;
+use super::report::Kind;
+#[cfg(feature = "torch")]
+use super::{model_config, speechlm2};
 #[cfg(feature = "torch")]
 use crate::Value;
-use crate::checkpoint::Checkpoint;
 #[cfg(feature = "torch")]
 use crate::json::Json;
 use crate::opened::Config;
 
-/// Adds `config.json` and the artifacts to a directory. `dtype` is what the weights were cast to.
-pub(super) fn add(
-    checkpoint: &Checkpoint,
-    layout: &mut Layout,
-    dtype: Option<Dtype>,
-    left_out: &mut Vec<LeftOut>,
-    notes: &mut Vec<String>,
-) -> Result<()> {
+/// Adds `config.json` and the artifacts to a directory that gets these tensors.
+pub(super) fn add(job: &mut Job<'_>, layout: &mut Layout, tensors: &[Tensor]) -> Result<()> {
+    let (checkpoint, wish) = (job.checkpoint, job.wish);
+    #[cfg(not(feature = "torch"))]
+    if wish.asr.is_some() {
+        let _ = tensors;
+        return Err(crate::reader::left_out(crate::format::Format::Nemo));
+    }
     if let Some(config) = checkpoint.config()? {
+        let notes = &mut job.report.notes;
         #[cfg(feature = "torch")]
-        let mut config = config;
+        let mut config = model_config::of_model(config);
         #[cfg(feature = "torch")]
-        if let Some(changed) = dtype.and_then(|dtype| name_dtype(&mut config, dtype)) {
-            notes.push(changed);
+        {
+            notes.extend(wish.dtype.and_then(|dtype| name_dtype(&mut config, dtype)));
+            let asr = wish.asr.as_deref();
+            notes.extend(speechlm2::complete(&mut config, tensors, asr, wish.dtype)?);
         }
         let (name, bytes) = config_file(&config);
         if name != "config.json" {
@@ -41,20 +48,16 @@ pub(super) fn add(
         .filter_map(|(path, _)| path.map(|p| p.as_str().to_ascii_lowercase()))
         .collect();
     for artifact in checkpoint.artifacts() {
-        let skip = |why: &str| LeftOut {
-            path: artifact.name.clone(),
-            kind: Kind::Artifact,
-            why: why.to_owned(),
-        };
         let path = match EntryPath::new(&artifact.name) {
             Ok(path) => path,
             Err(e) => {
-                left_out.push(skip(e.message()));
+                job.left_out(&artifact.name, Kind::Artifact, e.message());
                 continue;
             }
         };
         if !taken.insert(path.as_str().to_ascii_lowercase()) {
-            left_out.push(skip("a file of that name is in the destination already"));
+            const TAKEN: &str = "a file of that name is in the destination already";
+            job.left_out(&artifact.name, Kind::Artifact, TAKEN);
             continue;
         }
         let mut file = OutputFile::default();

@@ -50,15 +50,13 @@ pub(super) fn lightning(
     let config = job.checkpoint.config()?;
     if let Some(config) = &config {
         let hyper_parameters = document.builder().value(&config.value)?;
-        // NeMo's models take their whole config as the one argument `cfg`.
-        new.hyper_parameters = Some(match config.origin.as_str() {
-            "model_config.yaml" => {
-                let b = document.builder();
-                let (dict, key) = (b.dict(), b.str("cfg"));
-                b.set_items(dict, &[(key, hyper_parameters)]);
-                dict
-            }
-            _ => hyper_parameters,
+        new.hyper_parameters = Some(if super::model_config::is_argument(config) {
+            let b = document.builder();
+            let (dict, key) = (b.dict(), b.str(super::model_config::ARGUMENT));
+            b.set_items(dict, &[(key, hyper_parameters)]);
+            dict
+        } else {
+            hyper_parameters
         });
     }
     let root = new.build(document.builder());

@@ -54,6 +54,9 @@ pub struct Convert {
     pub aliases: Aliases,
     /// The YAML file that becomes the config of a `.nemo` archive, instead of the source's.
     pub config: Option<PathBuf>,
+    /// The `.nemo` archive of the ASR model that the run of a SpeechLM2 model began with: it
+    /// completes the config in a directory, whose checkpoint does not hold that of the encoder.
+    pub asr: Option<PathBuf>,
     /// The `.nemo` archive that everything but the weights is taken from.
     pub like: Option<PathBuf>,
     /// Bytes of tensors that one shard of a directory may hold.
@@ -96,6 +99,7 @@ impl Convert {
             dtype: None,
             aliases: Aliases::default(),
             config: None,
+            asr: None,
             like: None,
             max_shard_bytes: 5_000_000_000,
             align: None,

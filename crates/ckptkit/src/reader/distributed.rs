@@ -209,14 +209,7 @@ impl Values for DistValues {
     }
 
     fn filled(&self) -> BTreeMap<String, u64> {
-        let names = self.checkpoint.infos().map(TensorInfo::name);
-        let filled = names.filter_map(|name| {
-            // What cannot be read says so when it is read.
-            let regions = self.checkpoint.filled(name).ok()?;
-            let elements = |r: &Region| r.sizes.iter().product::<u64>();
-            (!regions.is_empty()).then(|| (name.to_owned(), regions.iter().map(elements).sum()))
-        });
-        filled.collect()
+        filled(&self.checkpoint)
     }
 
     fn config(&self) -> Result<Option<Config>> {
@@ -250,6 +243,18 @@ impl DistValues {
         let config = Config { origin: KEPT_CONFIG.into(), value: value.into_plain(), text: None };
         Ok(matches!(config.value, Value::Dict(_)).then_some(config))
     }
+}
+
+/// The tensors of which a part is stored nowhere: how many elements.
+pub(super) fn filled(checkpoint: &DistCheckpoint) -> BTreeMap<String, u64> {
+    let names = checkpoint.infos().map(TensorInfo::name);
+    let filled = names.filter_map(|name| {
+        // What cannot be read says so when it is read.
+        let regions = checkpoint.filled(name).ok()?;
+        let elements = |r: &Region| r.sizes.iter().product::<u64>();
+        (!regions.is_empty()).then(|| (name.to_owned(), regions.iter().map(elements).sum()))
+    });
+    filled.collect()
 }
 
 /// The keys under which something stands that is no tensor.

@@ -18,6 +18,8 @@ fn nemo_options(options: &OpenOptions) -> nemo_archive::OpenOptions {
     let nemo = nemo_archive::OpenOptions::new().torch_limits(options.limits.clone());
     #[cfg(feature = "mmap")]
     let nemo = nemo.mapped(options.mapped);
+    #[cfg(feature = "distcp")]
+    let nemo = nemo.allow_partial(options.allow_partial);
     nemo
 }
 
@@ -204,6 +206,12 @@ impl Values for NemoValues {
         let keys =
             keys.chain(weights.distributed().into_iter().flat_map(super::distributed::top_keys));
         keys.collect()
+    }
+
+    #[cfg(feature = "distcp")]
+    fn filled(&self) -> BTreeMap<String, u64> {
+        let inner = self.archive.weights().ok().and_then(Weights::distributed);
+        inner.map(super::distributed::filled).unwrap_or_default()
     }
 
     fn config(&self) -> Result<Option<Config>> {

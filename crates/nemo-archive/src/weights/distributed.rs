@@ -57,6 +57,7 @@ pub(super) fn load(weights: &mut Weights, index: &Index, options: &OpenOptions) 
     let members = Members { files, name: index.name.clone() };
     let checkpoint = distcp::OpenOptions::default()
         .limits(options.torch_limits.clone())
+        .allow_partial(options.allow_partial)
         .with_storage(Box::new(members))
         .within(|| "member model_weights")?;
     for info in checkpoint.infos() {

@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use ckptkit::Result;
 use ckptkit::core::{Layout, OutputFile};
 use ckptkit::torch::sanitize::Change;
-use ckptkit::{CopyOptions, Existing, Result};
 use serde::Serialize;
 
-use super::super::{free, print_json};
-use crate::exit::{Exit, Run};
+use super::super::new_file::NewFile;
+use crate::exit::Run;
 use crate::progress::Bar;
 use crate::table::{bytes, grouped, plain};
 
@@ -18,18 +18,8 @@ use crate::table::{bytes, grouped, plain};
 pub(super) struct Output {
     /// The file to write
     dst: PathBuf,
-    /// Replace DST, which may be the source itself
-    #[arg(long)]
-    overwrite: bool,
-    /// Force the output to the disk before it appears
-    #[arg(long)]
-    fsync: bool,
-    /// Say what would be done, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    new: NewFile,
 }
 
 /// What every report begins with.
@@ -57,7 +47,7 @@ struct Report<T> {
 impl Output {
     /// Refuses a destination that is taken, before anything is read.
     pub(super) fn check(&self) -> Result<()> {
-        if self.overwrite { Ok(()) } else { free(&self.dst) }
+        self.new.check(&self.dst)
     }
 
     pub(super) fn write(
@@ -74,25 +64,20 @@ impl Output {
             source_bytes,
             bytes: file.len(),
         };
-        if !self.dry_run {
-            let existing = if self.overwrite { Existing::Replace } else { Existing::Refuse };
+        if self.new.writes() {
             let bar = Bar::new("writing", file.len(), quiet);
-            let mut copy = CopyOptions::default();
-            copy.sync = self.fsync;
-            copy.observer = &bar;
-            Layout::file(file).write(&self.dst, existing, &copy)?;
+            let copy = self.new.copy_options(&bar);
+            Layout::file(file).write(&self.dst, self.new.existing(), &copy)?;
         }
-        if self.json {
-            print_json(&Report { files, told })?;
-        } else if !quiet {
+        let report = Report { files, told };
+        self.new.tell(&report, quiet, |verb| {
             let mut out = io::stdout().lock();
-            told.print(&mut out)?;
-            let verb = if self.dry_run { "would write" } else { "wrote" };
+            report.told.print(&mut out)?;
+            let files = &report.files;
             let to = plain(&files.destination);
             let (new, old) = (bytes(files.bytes), bytes(files.source_bytes));
-            writeln!(out, "{verb} {to} ({new}; the source has {old})")?;
-        }
-        Ok(Exit::Done)
+            writeln!(out, "{verb} {to} ({new}; the source has {old})")
+        })
     }
 }
 

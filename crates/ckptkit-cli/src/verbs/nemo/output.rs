@@ -4,11 +4,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ckptkit::nemo::{Change, Editor, NemoArchive, NewArchive, OpenOptions, WriteOptions};
-use ckptkit::{CopyOptions, Existing, Json, Result, Section};
+use ckptkit::{Json, Result, Section};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::super::{free, print_json};
-use crate::exit::{Exit, Run};
+use super::super::new_file::NewFile;
+use crate::exit::Run;
 use crate::progress::Bar;
 use crate::table::{bytes, plain};
 
@@ -21,18 +21,8 @@ pub(crate) struct Output {
     /// Compress it with gzip, which NeMo before 1.7 wants; tensors can then not be read in place
     #[arg(long)]
     gzip: bool,
-    /// Replace OUT, which may be the source itself
-    #[arg(long)]
-    overwrite: bool,
-    /// Force the output to the disk before it appears
-    #[arg(long)]
-    fsync: bool,
-    /// Say what would be done, and write nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    new: NewFile,
 }
 
 /// Opens an archive to be edited; its weights are not looked at.
@@ -57,7 +47,7 @@ pub(crate) fn edit(
 impl Output {
     /// Refuses a destination that is taken, before anything is read.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.overwrite { Ok(()) } else { free(&self.output) }
+        self.new.check(&self.output)
     }
 
     pub(crate) fn write(&self, source: &Path, archive: NewArchive, quiet: bool) -> Run {
@@ -68,25 +58,18 @@ impl Output {
             changes: archive.changes().to_vec(),
             notes: archive.notes().to_vec(),
         };
-        if !self.dry_run {
-            let existing = if self.overwrite { Existing::Replace } else { Existing::Refuse };
+        if self.new.writes() {
+            let existing = self.new.existing();
             let passes = if self.gzip { 2 } else { 1 };
             let bar = Bar::new("writing", archive.file().len().saturating_mul(passes), quiet);
-            let mut copy = CopyOptions::default();
-            copy.sync = self.fsync;
-            copy.observer = &bar;
+            let copy = self.new.copy_options(&bar);
             let written = match self.gzip {
                 true => archive.write_gzip(&self.output, existing, &copy)?,
                 false => archive.write(&self.output, existing, &copy)?,
             };
             report.bytes = written.bytes;
         }
-        if self.json {
-            print_json(&report)?;
-        } else if !quiet {
-            print(&report, self.dry_run)?;
-        }
-        Ok(Exit::Done)
+        self.new.tell(&report, quiet, |verb| print(&report, verb))
     }
 }
 
@@ -139,12 +122,11 @@ impl Serialize for Changed<'_> {
     }
 }
 
-fn print(report: &Report, dry_run: bool) -> io::Result<()> {
+fn print(report: &Report, verb: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for change in &report.changes {
         writeln!(out, "{}", plain(&change.to_string()))?;
     }
-    let verb = if dry_run { "would write" } else { "wrote" };
     writeln!(out, "{verb} {} ({})", plain(&report.destination), bytes(report.bytes))?;
     for note in &report.notes {
         writeln!(out, "note: {}", plain(note))?;
