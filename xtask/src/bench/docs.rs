@@ -29,8 +29,9 @@ fn between(page: &str, name: &str, text: &str) -> Option<String> {
 
 /// A line that says what was run, and a list of what it ran on.
 pub(super) fn preface(command: &str, date: &str, machine: &[(&str, String)]) -> String {
-    let about: Vec<String> = machine.iter().map(|(key, value)| format!("{key}: {value}")).collect();
-    format!("Measured on {date} with\n\n    {command}\n\non a machine of: {}.\n", about.join("; "))
+    let about = machine.iter().filter(|(_, value)| !value.is_empty());
+    let about: Vec<String> = about.map(|(key, value)| format!("- {key}: {value}\n")).collect();
+    format!("Measured on {date} with\n\n    {command}\n\n{}", about.concat())
 }
 
 #[cfg(test)]

@@ -17,6 +17,12 @@ fn field(path: &str, name: &str, separator: char) -> String {
     found.map_or_else(|| "unknown".to_owned(), |(_, v)| v.trim().trim_matches('"').to_owned())
 }
 
+fn file_system(path: &str) -> String {
+    let out = Command::new("df").args(["--output=fstype", path]).output().ok();
+    let text = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    text.and_then(|t| t.lines().nth(1).map(|l| l.trim().to_owned())).unwrap_or_default()
+}
+
 /// Processor, memory, file system, kernel and the versions of what is compared.
 pub(super) fn describe(folder: &Path) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -33,7 +39,7 @@ pub(super) fn describe(folder: &Path) -> Vec<(&'static str, String)> {
     vec![
         ("processor", format!("{}, {cores} cores seen", field("/proc/cpuinfo", "model name", ':'))),
         ("memory", format!("{} GiB", kib.div_ceil(1 << 20))),
-        ("file system", first_line("stat", &["-f", "-c", "%T", &at])),
+        ("file system", file_system(&at)),
         ("system", format!("{}, Linux {numbers}", field("/etc/os-release", "PRETTY_NAME", '='))),
         ("cp", first_line("cp", &["--version"])),
         ("compiler", first_line("rustc", &["--version"])),

@@ -33,7 +33,7 @@ const BYTES: u64 = 1_600_000_000;
 
 pub(crate) fn run(args: &[String]) -> Outcome {
     let options = Options::parse(args)?;
-    let command = format!("cargo xtask bench {}", args.join(" "));
+    let command = repeat(args);
     python::TORCH.prepare()?;
     let tools = Tools::build()?;
     let out = tools::folder().join("out");
@@ -41,14 +41,20 @@ pub(crate) fn run(args: &[String]) -> Outcome {
         fs::remove_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     }
     if options.scaling {
-        return scaling::run(&options, &tools, &without_docs(&command));
+        return scaling::run(&options, &tools, &command);
     }
-    conversions(&options, &tools, &without_docs(&command))
+    conversions(&options, &tools, &command)
 }
 
-/// The command as somebody repeats it who only wants to see.
-fn without_docs(command: &str) -> String {
-    command.replace(" --write-docs", "").trim_end().to_owned()
+/// The command as somebody types it who only wants to see.
+fn repeat(args: &[String]) -> String {
+    let plain = |arg: &str| arg.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+    let mut command = "cargo xtask bench".to_owned();
+    for arg in args.iter().filter(|arg| *arg != "--write-docs") {
+        command.push(' ');
+        command += &if plain(arg) { arg.clone() } else { format!("'{arg}'") };
+    }
+    command
 }
 
 fn conversions(options: &Options, tools: &Tools, command: &str) -> Outcome {
