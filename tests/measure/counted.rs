@@ -1,5 +1,6 @@
-//! What `cargo xtask count` counts the instructions of: each parser once, on an input that is always the same.
-//! `counted` prints the names, `counted NAME` runs one; what is counted is what happens inside of [`counted_work`].
+//! What `cargo xtask count` counts the instructions of: each parser once, on an input that is
+//! always the same. `counted` prints the names, `counted NAME` runs one; what is counted is what
+//! happens inside of [`counted_work`].
 #![allow(missing_docs, reason = "a program")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a count that cannot be taken is to stop")]
 

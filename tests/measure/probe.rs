@@ -1,12 +1,12 @@
-//! What `cargo xtask bench` cannot see of the program from outside, and cannot time without a crate of ours: one measurement
-//! a process, printed as JSON.
+//! What `cargo xtask bench` cannot see of the program from outside, and cannot time without a crate
+//! of ours: one measurement a process, printed as JSON.
 //!
 //! ```text
-//! probe list PATH                    opens and lists: seconds, tensors, anonymous bytes that stay
-//! probe tensor PATH NAME             opens and reads one tensor
-//! probe sha256 BYTES                 the rate that `digest` could have: two threads, from the cache
-//! probe read FILE…                   the rate that `--verify` could have: two threads, from the page cache
-//! probe rewrite SOURCE OUTPUT PREFIX the safetensors crate: mapped, names changed, written
+//! probe list PATH           opens and lists: seconds, tensors, anonymous bytes that stay
+//! probe tensor PATH NAME    opens and reads one tensor
+//! probe sha256 BYTES        the rate that `digest` could have: two threads, from the cache
+//! probe read FILE…          the rate that `--verify` could have: two threads, page cache
+//! probe rewrite SOURCE OUTPUT PREFIX           the safetensors crate: mapped, renamed, written
 //! probe hollow FORMAT PATH TENSORS ELEMENTS    a large checkpoint that is nearly all hole
 //! ```
 #![allow(missing_docs, reason = "a program")]

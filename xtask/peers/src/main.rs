@@ -1,4 +1,5 @@
-//! `bench-peers CRATE SOURCE OUTPUT`: a torch file to safetensors, as each crate's documentation does it.
+//! `bench-peers CRATE SOURCE OUTPUT`: a torch file to safetensors, as each crate's documentation
+//! does it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
-//! valgrind: what the machine has, or Debian's package unpacked below `target/tools`, which needs no
-//! root.
+//! valgrind: what the machine has, or Debian's package unpacked below `target/tools`, for which
+//! nobody has to be root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
