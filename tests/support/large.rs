@@ -22,8 +22,9 @@ impl Size {
     }
 }
 
+/// Short enough that a million of them fit a safetensors header, which ends at 100 MB.
 fn name(i: u64) -> String {
-    format!("encoder.layers.{}.part_{}.weight", i / 10, i % 10)
+    format!("encoder.{}.part_{}.weight", i / 10, i % 10)
 }
 
 /// A file that grows by bytes and by holes.
@@ -68,7 +69,8 @@ pub fn safetensors(path: &Path, size: Size) {
 }
 
 /// What a Lightning file's pickle holds.
-fn lightning(size: Size, legacy: bool) -> Vec<u8> {
+#[must_use]
+pub fn lightning(size: Size, legacy: bool) -> Vec<u8> {
     let Size { tensors, elements } = size;
     let weights: Vec<(Vec<u8>, Vec<u8>)> =
         (0..tensors).map(|i| (text(&name(i)), vector(&i.to_string(), elements, legacy))).collect();
@@ -84,6 +86,13 @@ fn lightning(size: Size, legacy: bool) -> Vec<u8> {
 pub fn ckpt(path: &Path, size: Size) {
     let mut out = Sparse::create(path);
     zip(&mut out, lightning(size, false), size.tensors, size.bytes());
+    out.done();
+}
+
+/// A torch file of nothing but storages that its object, an empty dict, does not use.
+pub fn storages(path: &Path, size: Size) {
+    let mut out = Sparse::create(path);
+    zip(&mut out, pickle::pickle(&pickle::dict(&[])), size.tensors, size.bytes());
     out.done();
 }
 

@@ -38,17 +38,24 @@ pub fn ints(items: &[u64]) -> Vec<u8> {
     tuple(&items.iter().map(|i| int(*i)).collect::<Vec<_>>())
 }
 
+/// As many as Python's pickler adds at once.
+const BATCH: usize = 1000;
+
 /// A list.
 #[must_use]
 pub fn list(items: &[Vec<u8>]) -> Vec<u8> {
-    [b"](", &items.concat()[..], b"e"].concat()
+    let batches = items.chunks(BATCH).flat_map(|batch| [b"(", &batch.concat()[..], b"e"].concat());
+    b"]".iter().copied().chain(batches).collect()
 }
 
 /// A dict.
 #[must_use]
 pub fn dict(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let items: Vec<u8> = pairs.iter().flat_map(|(k, v)| [&k[..], v].concat()).collect();
-    [b"}(", &items[..], b"u"].concat()
+    let items = |batch: &[(Vec<u8>, Vec<u8>)]| -> Vec<u8> {
+        batch.iter().flat_map(|(k, v)| [&k[..], v].concat()).collect()
+    };
+    let batches = pairs.chunks(BATCH).flat_map(|batch| [b"(", &items(batch)[..], b"u"].concat());
+    b"}".iter().copied().chain(batches).collect()
 }
 
 /// A dict with text keys.

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+mod bench;
+mod count;
 mod fixtures;
 mod interop;
 mod python;
@@ -20,6 +23,8 @@ const VERBS: &[Verb] = &[
         "[--check] [--only NAME…]   make tests/fixtures with the real libraries",
     ),
     ("interop", interop::run, "[JUDGE…]   let the real libraries load what the program writes"),
+    ("bench", bench, "[scaling] [--bytes SIZE] …   time conversions beside cp and other programs"),
+    ("count", count::run, "[--write]   count the instructions of the parsers"),
     ("tidy", tidy::run, "check dependency edges and house rules"),
 ];
 
@@ -48,6 +53,16 @@ fn help() {
     for (verb, _, about) in VERBS {
         eprintln!("  {verb:<10} {about}");
     }
+}
+
+#[cfg(target_os = "linux")]
+fn bench(args: &[String]) -> Outcome {
+    bench::run(args)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bench(_: &[String]) -> Outcome {
+    Err("memory and the page cache are looked at as Linux shows them: run it there".to_owned())
 }
 
 /// The workspace's root.

@@ -1,0 +1,266 @@
+//! The rounds: every case once in each, beside what it is held against, in an order that moves on
+//! from round to round.
+//!
+//! Round 0 is a rehearsal. It looks at memory, which costs time, and finds out which cases and
+//! peers work at all; nothing in it is timed.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::cases::{Against, CHUNK_BYTES, Case, Place};
+use super::check::{self, Expected};
+use super::measure::{self, Cache, Call, clear, time, watch};
+use super::mount::Mount;
+use super::peers::Peer;
+use super::row::{Rounds, Row};
+use super::tools::{self, Tools};
+
+/// What all cases share.
+pub(super) struct Bench<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) inputs: &'a Path,
+    pub(super) mount: Option<&'a Mount>,
+    pub(super) bytes: u64,
+    pub(super) rounds: usize,
+    /// Every case with a cold source.
+    pub(super) cold: bool,
+    /// Every conversion forced to the disk, and `cp` as well.
+    pub(super) fsync: bool,
+    pub(super) peers: bool,
+}
+
+impl Bench<'_> {
+    pub(super) fn run(&self, cases: &[&'static Case]) -> Result<Vec<Row>, String> {
+        let expected = Expected::read(&self.inputs.join("expected.json"))?;
+        let mut rows = Vec::new();
+        for case in cases {
+            rows.push(Row::new(case, measure::bytes(&self.source(case))?, self.peers));
+        }
+        let count = rows.len();
+        for round in 0..=self.rounds {
+            for at in 0..count {
+                let row = &mut rows[(at + round) % count];
+                self.one(row, round, &expected)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// One case in one round. What goes wrong in the case is kept in its row; an error is one of
+    /// the machine.
+    fn one(&self, row: &mut Row, round: usize, expected: &Expected) -> Result<(), String> {
+        let case = row.case;
+        let (source, output) = (self.source(case), self.output(case, case.output)?);
+        let cache = if self.cold { Cache::Cold } else { case.cache };
+        eprint!("\r\x1b[Kround {round}/{}  {}", self.rounds, case.name);
+        let mut base = f64::NAN;
+        if round > 0 {
+            base = self.base(row, &source, cache)?;
+        }
+        if row.ours.failure.is_none() {
+            let call = self.ours(case, &source, &output);
+            let judge = || check::output(case.check, None, &output, expected, self.tools);
+            cache.prepare(&source)?;
+            let done = if round == 0 {
+                watch(&[call]).and_then(|memory| {
+                    row.ours.memory = memory;
+                    judge()
+                })
+            } else {
+                self.clocked(row, &call, &source, &output, base).and_then(|()| judge())
+            };
+            row.ours.failure = done.err();
+            clear(&output)?;
+        }
+        for (peer, rounds) in case.peers.iter().zip(&mut row.peers) {
+            if rounds.failure.is_none() {
+                eprint!("\r\x1b[Kround {round}/{}  {}: {}", self.rounds, case.name, peer.name);
+                self.peer(case, peer, rounds, round, base, expected)?;
+            }
+        }
+        eprint!("\r\x1b[K");
+        Ok(())
+    }
+
+    /// A run of ours under the clock, and the same in one process.
+    fn clocked(
+        &self,
+        row: &mut Row,
+        call: &Call,
+        source: &Path,
+        output: &Path,
+        mut base: f64,
+    ) -> Result<(), String> {
+        let case = row.case;
+        let mut without = 0.0;
+        if case.against == Against::PageCache {
+            // Verifying comes after a conversion that takes what it takes by itself.
+            let plain: Call = call.iter().filter(|a| *a != "--verify").cloned().collect();
+            without = time(&[plain])?.0.wall;
+            clear(output)?;
+        }
+        let (cost, _) = time(std::slice::from_ref(call))?;
+        if case.against == Against::PageCache {
+            base = self.page_cache(&[source, output])?;
+            row.base.push(base);
+        }
+        let own = cost.wall - without;
+        let value = if row.is_ratio() { own / base } else { own };
+        if let Some(inside) = case.inside {
+            let said = self.probe(&expand(inside, source, output, self.inputs, self.bytes))?;
+            row.inside.push(number(&said, "seconds")?);
+            let (name, chunks, _) = CHUNK_BYTES;
+            if case.name == name {
+                row.chunk.push(number(&said, "anonymous")? / chunks);
+            }
+        }
+        row.ours.push(value, cost);
+        Ok(())
+    }
+
+    /// What the case is held against, in seconds.
+    fn base(&self, row: &mut Row, source: &Path, cache: Cache) -> Result<f64, String> {
+        let case = row.case;
+        let mut against = case.against;
+        if self.fsync && against == Against::Copy {
+            against = Against::CopySynced;
+        }
+        let seconds = match against {
+            Against::Nothing | Against::PageCache => return Ok(f64::NAN),
+            Against::Sha256 => {
+                let bytes = self.weight_bytes(source)?;
+                number(&self.probe(&["sha256".into(), bytes.to_string()])?, "seconds")?
+            }
+            Against::Copy | Against::CopySynced | Against::CopyUnshared => {
+                let copy = self.output(case, "copy")?;
+                clear(&copy)?;
+                cache.prepare(source)?;
+                let mut cp: Call = vec!["cp".into()];
+                cp.extend(source.is_dir().then(|| "-r".to_owned()));
+                cp.extend((against == Against::CopyUnshared).then(|| "--reflink=never".to_owned()));
+                cp.extend([source.display().to_string(), copy.display().to_string()]);
+                let mut calls = vec![cp];
+                if against == Against::CopySynced {
+                    let below = measure::files(source)?;
+                    let names = below.iter().map(|file| {
+                        copy.join(file.strip_prefix(source).unwrap_or(file)).display().to_string()
+                    });
+                    let copied: Vec<String> = if source.is_dir() {
+                        names.chain([copy.display().to_string()]).collect()
+                    } else {
+                        vec![copy.display().to_string()]
+                    };
+                    calls.push([vec!["sync".to_owned()], copied].concat());
+                }
+                let (cost, _) = time(&calls)?;
+                clear(&copy)?;
+                cost.wall
+            }
+        };
+        row.base.push(seconds);
+        Ok(seconds)
+    }
+
+    fn peer(
+        &self,
+        case: &Case,
+        peer: &Peer,
+        rounds: &mut Rounds,
+        round: usize,
+        base: f64,
+        expected: &Expected,
+    ) -> Result<(), String> {
+        let (source, output) = (self.source(case), self.output(case, peer.output)?);
+        clear(&output)?;
+        let cache = if self.cold { Cache::Cold } else { case.cache };
+        cache.prepare(&source)?;
+        let call = [peer.call(&self.tools.probe, &source, &output)];
+        let done = if round == 0 {
+            watch(&call).map(|memory| rounds.memory = memory)
+        } else {
+            time(&call).map(|(cost, _)| rounds.push(cost.wall / base, cost))
+        };
+        let judged = done.and_then(|()| {
+            check::output(case.check, Some(peer.prefix), &output, expected, self.tools)
+        });
+        rounds.failure = judged.err();
+        clear(&output)
+    }
+
+    fn page_cache(&self, paths: &[&Path]) -> Result<f64, String> {
+        let mut call = vec!["read".to_owned()];
+        for path in paths {
+            call.extend(measure::files(path)?.iter().map(|file| file.display().to_string()));
+        }
+        number(&self.probe(&call)?, "seconds")
+    }
+
+    /// Bytes of the weights themselves: what a digest reads.
+    fn weight_bytes(&self, source: &Path) -> Result<u64, String> {
+        let said = self.probe(&["list".into(), source.display().to_string()])?;
+        said["bytes"].as_u64().ok_or_else(|| "probe told no bytes".to_owned())
+    }
+
+    fn probe(&self, args: &[String]) -> Result<Value, String> {
+        let call = [&[self.tools.probe.display().to_string()], args].concat();
+        let (_, said) = time(&[call])?;
+        serde_json::from_str(&said).map_err(|e| format!("probe: {e}"))
+    }
+
+    fn ours(&self, case: &Case, source: &Path, output: &Path) -> Call {
+        let mut call = vec![self.tools.program.display().to_string(), "--quiet".to_owned()];
+        call.extend(expand(case.run, source, output, self.inputs, self.bytes));
+        let writes = case.run.starts_with("convert");
+        if self.fsync && writes && !case.run.contains("--fsync") {
+            call.push("--fsync".to_owned());
+        }
+        call
+    }
+
+    fn source(&self, case: &Case) -> PathBuf {
+        let folder = match (case.place, self.mount) {
+            (Place::Shared, Some(mount)) => mount.path(),
+            _ => self.inputs,
+        };
+        folder.join(case.source)
+    }
+
+    /// Where something is written: a folder of its own, on the case's file system.
+    fn output(&self, case: &Case, name: &str) -> Result<PathBuf, String> {
+        let folder = match (case.place, self.mount) {
+            (Place::Shared, Some(mount)) => mount.path().join("out"),
+            _ => tools::folder().join("out"),
+        };
+        std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        // A case that writes nothing has a name nevertheless: an output is removed by it.
+        Ok(folder.join(if name.is_empty() { "nothing" } else { name }))
+    }
+}
+
+fn expand(run: &str, source: &Path, output: &Path, inputs: &Path, bytes: u64) -> Vec<String> {
+    let known = [
+        ("{src}", source.display().to_string()),
+        ("{out}", output.display().to_string()),
+        ("{in}", inputs.display().to_string()),
+        ("{third}", (bytes / 3).to_string()),
+    ];
+    let word = |word: &str| known.iter().fold(word.to_owned(), |w, (name, to)| w.replace(name, to));
+    run.split(' ').map(word).collect()
+}
+
+fn number(said: &Value, name: &str) -> Result<f64, String> {
+    said[name].as_f64().ok_or_else(|| format!("probe told no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_spaces_stays_one_argument() {
+        let (source, output, inputs) = (Path::new("/a b/s"), Path::new("/o"), Path::new("/in"));
+        let call = expand("convert {src} {out} --like {in}/x {third}", source, output, inputs, 9);
+        assert_eq!(call, ["convert", "/a b/s", "/o", "--like", "/in/x", "3"]);
+    }
+}
