@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ckptkit::{
-    Checkpoint, Convert, CopyOptions, Existing, Glob, Json, Report, Target, Tensor, digest,
+    Checkpoint, Convert, CopyOptions, Existing, Glob, Json, Report, Scope, Target, Tensor, digest,
 };
 use ckptkit_tests::fixture::{self, Fixture, each};
 use ckptkit_tests::manifest::TensorRow;
@@ -284,6 +284,44 @@ fn hyper_parameters_become_the_config() {
         assert!(left.contains(key) || left.iter().any(|l| l.starts_with(&format!("{key}."))));
     }
     assert!(!left.contains("hyper_parameters"), "{left:?}");
+}
+
+/// What no plain values say (objects of the user's own classes) goes along as it is.
+#[test]
+fn hyper_parameters_of_unknown_classes_go_along_with_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["lightning/hparams_dataclass.ckpt", "lightning/hparams_refused.ckpt"] {
+        let f = fixture::one(name);
+        let stem = f.name.replace('/', "_");
+        let to = |suffix: &str| dir.path().join(format!("{stem}{suffix}"));
+        let mut sharded = Convert::new(Target::Distcp);
+        sharded.scope = Scope::Weights;
+        let mut back = Convert::new(Target::LightningCkpt);
+        back.scope = Scope::Weights;
+        let whole = to("_whole");
+        convert(&Convert::new(Target::Distcp), &f.path, &whole);
+        convert(&sharded, &f.path, &to("_sharded"));
+        convert(&back, &f.path, &to(".ckpt"));
+        convert(&back, &whole, &to("_from_whole.ckpt"));
+        let expected = &f.manifest.values["hyper_parameters"];
+        for (path, key) in [
+            (to("_sharded"), "config"),
+            (to(".ckpt"), "hyper_parameters"),
+            (to("_from_whole.ckpt"), "hyper_parameters"),
+        ] {
+            let found = Checkpoint::open(&path).unwrap().value(key).unwrap();
+            // Tensors in it are called by where it stands.
+            let found = serde_json::to_string(&Json(&found)).unwrap();
+            let found = found.replace(&format!("\"{key}."), "\"hyper_parameters.");
+            let found = serde_json::from_str(&found).unwrap();
+            assert_eq!(values::difference(&found, expected), None, "{path:?}");
+        }
+    }
+}
+
+fn convert(wish: &Convert, from: &Path, to: &Path) {
+    let plan = wish.plan(&Checkpoint::open(from).unwrap(), to).unwrap();
+    plan.write(Existing::Refuse, &CopyOptions::default()).unwrap();
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
     let config = checkpoint.config()?.filter(|_| job.wish.form == distcp::Form::TorchSave);
     if let Some(config) = &config {
         let mut document = Document::new();
-        let node = document.builder().value(&config.value)?;
+        let node = super::torch::config_node(checkpoint, &mut document, config)?;
         let archive = document.layout_of(node, &options)?;
         entries.push(Entry::bytes([Key::Str(KEPT_CONFIG.into())], archive));
     }

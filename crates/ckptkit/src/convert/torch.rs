@@ -11,7 +11,8 @@ use super::places;
 use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use super::target::Target;
-use crate::opened::Whole;
+use crate::checkpoint::Checkpoint;
+use crate::opened::{Config, Whole};
 use crate::sidecar;
 use crate::weights::Weights;
 
@@ -49,7 +50,7 @@ pub(super) fn lightning(
     new.global_step = training.and_then(|t| t.global_step).unwrap_or(0);
     let config = job.checkpoint.config()?;
     if let Some(config) = &config {
-        let hyper_parameters = document.builder().value(&config.value)?;
+        let hyper_parameters = config_node(job.checkpoint, &mut document, config)?;
         new.hyper_parameters = Some(if super::model_config::is_argument(config) {
             let b = document.builder();
             let (dict, key) = (b.dict(), b.str(super::model_config::ARGUMENT));
@@ -75,6 +76,26 @@ pub(super) fn lightning(
         c.tensor.renamed(name)
     });
     Ok((Layout::file(layout), tensors.collect()))
+}
+
+/// The config as an object: of plain values, or where those cannot say it (classes that nobody here
+/// knows), the very object that the source has.
+pub(super) fn config_node(
+    checkpoint: &Checkpoint,
+    document: &mut Document,
+    config: &Config,
+) -> Result<NodeId> {
+    let plain = document.builder().value(&config.value);
+    let Err(e) = plain else { return plain };
+    #[cfg(feature = "distcp")]
+    let meta = checkpoint.distributed().map(distcp::DistCheckpoint::meta).transpose()?.flatten();
+    #[cfg(not(feature = "distcp"))]
+    let meta: Option<TorchFile> = None;
+    let file = checkpoint.torch_file().cloned().or(meta);
+    match file.as_ref().and_then(|file| Some((file, file.root().get(&config.origin)?))) {
+        Some((file, node)) => document.import(file, node),
+        None => Err(e.within(format_args!("config {}", config.origin))),
+    }
 }
 
 /// The whole object.
