@@ -12,6 +12,7 @@ import interop
 import make_lightning  # noqa: F401
 import make_torch_objects  # noqa: F401
 import manifest
+import strict_loads
 
 sys.setrecursionlimit(20000)
 
@@ -119,4 +120,5 @@ def tensors_in_safetensors():
 whole_objects()
 weights()
 tensors_in_safetensors()
+strict_loads.judge("torch")
 interop.finish()

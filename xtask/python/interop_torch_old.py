@@ -6,6 +6,7 @@ import dcp_loads
 import fixture_types  # noqa: F401  classes that the fixtures name
 import interop
 import manifest
+import strict_loads
 
 # Written whole. What this torch makes of the fixture itself is what it must make of the copy.
 WHOLE = ["torch/conj_neg.pt", "torch/lists.pt", "torch/names.pt", "torch/parameters.pt", "torch/shared_containers.pt",
@@ -122,4 +123,5 @@ if not torch.__version__.startswith("2.4."):
 whole()
 weights()
 distributed()
+strict_loads.judge("torch 2.4")
 interop.finish()
