@@ -201,3 +201,17 @@ fn bytes_are_counted_without_reading() {
     let total: u64 = checkpoint.tensors().map(Tensor::byte_len).sum();
     assert_eq!(plan.report().bytes, total);
 }
+
+/// The `safetensors` crate has the same bound; a file beyond it is still one of safetensors.
+#[test]
+fn headers_that_are_longer_than_the_format_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long.safetensors");
+    let len = 100_000_001_u64;
+    std::fs::write(&path, [&len.to_le_bytes()[..], b"{\"a\":"].concat()).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8 + len).unwrap();
+    let error = Checkpoint::open(&path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("100000001") && text.contains("the format allows 100000000"), "{text}");
+}

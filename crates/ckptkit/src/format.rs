@@ -145,12 +145,12 @@ fn looks_like_safetensors(head: &[u8], len: u64) -> bool {
     let Some((n, rest)) = head.split_first_chunk::<8>() else { return false };
     let n = u64::from_le_bytes(*n);
     let first = rest.iter().copied().find(|b| !b.is_ascii_whitespace());
-    // A file that was cut short still shows its kind by a length that others do not have.
-    (2..=100_000_000).contains(&n)
-        && first == Some(b'{')
-        && (8 + n <= len
-            || rest.windows(14).any(|w| w == b"\"data_offsets\"")
-            || rest.starts_with(b"{\""))
+    // A file that was cut short still shows its kind by a length that others do not have; one that
+    // is longer than the format allows is refused by its reader, who says so.
+    let whole = n.checked_add(8).is_some_and(|end| end <= len);
+    let cut = n <= 100_000_000
+        && (rest.windows(14).any(|w| w == b"\"data_offsets\"") || rest.starts_with(b"{\""));
+    n >= 2 && first == Some(b'{') && (whole || cut)
 }
 
 fn is_tar(head: &[u8]) -> bool {
