@@ -4,6 +4,10 @@
 //! so two roundings can follow each other; the same is done here, and the results are equal bit
 //! for bit. A NaN stays a NaN.
 
+mod half;
+
+use std::sync::LazyLock;
+
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, TensorBytes, TensorInfo};
@@ -29,11 +33,21 @@ enum Special {
     UnsignedZero,
 }
 
-const F16: Layout = Layout { fraction_bits: 10, bias: 15, special: Special::Ieee };
 const E5M2: Layout = Layout { fraction_bits: 2, bias: 15, special: Special::Ieee };
 const E4M3: Layout = Layout { fraction_bits: 3, bias: 7, special: Special::Finite };
 const E4M3_FNUZ: Layout = Layout { fraction_bits: 3, bias: 8, special: Special::UnsignedZero };
 const E5M2_FNUZ: Layout = Layout { fraction_bits: 2, bias: 16, special: Special::UnsignedZero };
+
+static OF_E5M2: LazyLock<[f32; 256]> = LazyLock::new(|| table(E5M2));
+static OF_E4M3: LazyLock<[f32; 256]> = LazyLock::new(|| table(E4M3));
+static OF_E4M3_FNUZ: LazyLock<[f32; 256]> = LazyLock::new(|| table(E4M3_FNUZ));
+static OF_E5M2_FNUZ: LazyLock<[f32; 256]> = LazyLock::new(|| table(E5M2_FNUZ));
+
+/// The values of all floats of one byte.
+fn table(layout: Layout) -> [f32; 256] {
+    let mut bits = 0..;
+    [(); 256].map(|()| decode(bits.next().unwrap_or(0), 7, layout))
+}
 
 impl Tensor {
     /// The same values in another floating-point type, rounded as torch rounds; computed whenever
@@ -97,7 +111,10 @@ fn widen(from: &[u8], source: Dtype, out: &mut [f32]) {
             *value = decode(bytes.try_into().unwrap_or([0; N]));
         }
     }
-    let small = |layout: Layout| move |b: [u8; 1]| decode(u32::from(b[0]), 7, layout);
+    let small = |table: &'static LazyLock<[f32; 256]>| {
+        let table: &[f32; 256] = table;
+        move |b: [u8; 1]| table[usize::from(b[0])]
+    };
     match source {
         #[allow(clippy::cast_possible_truncation, reason = "rounding is what a cast does")]
         Dtype::F64 => each(from, out, |b| f64::from_le_bytes(b) as f32),
@@ -105,11 +122,11 @@ fn widen(from: &[u8], source: Dtype, out: &mut [f32]) {
         Dtype::Bf16 => {
             each(from, out, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16));
         }
-        Dtype::F16 => each(from, out, |b| decode(u32::from(u16::from_le_bytes(b)), 15, F16)),
-        Dtype::F8E5M2 => each(from, out, small(E5M2)),
-        Dtype::F8E4M3 => each(from, out, small(E4M3)),
-        Dtype::F8E4M3Fnuz => each(from, out, small(E4M3_FNUZ)),
-        Dtype::F8E5M2Fnuz => each(from, out, small(E5M2_FNUZ)),
+        Dtype::F16 => each(from, out, |b| half::widen(u16::from_le_bytes(b))),
+        Dtype::F8E5M2 => each(from, out, small(&OF_E5M2)),
+        Dtype::F8E4M3 => each(from, out, small(&OF_E4M3)),
+        Dtype::F8E4M3Fnuz => each(from, out, small(&OF_E4M3_FNUZ)),
+        Dtype::F8E5M2Fnuz => each(from, out, small(&OF_E5M2_FNUZ)),
         _ => each(from, out, |b: [u8; 1]| match b[0] {
             0xFF => f32::NAN,
             // Two to the power of -127 is below the normal range.
@@ -130,10 +147,7 @@ fn narrow(from: &[f32], target: Dtype, out: &mut [u8]) {
         Dtype::F64 => each(from, out, |f| f64::from(f).to_le_bytes()),
         Dtype::F32 => each(from, out, f32::to_le_bytes),
         Dtype::Bf16 => each(from, out, |f| bf16(f).to_le_bytes()),
-        Dtype::F16 => each(from, out, |f| {
-            let [low, high, ..] = encode(f, 15, F16).to_le_bytes();
-            [low, high]
-        }),
+        Dtype::F16 => each(from, out, |f| half::narrow(f).to_le_bytes()),
         Dtype::F8E5M2 => each(from, out, small(E5M2)),
         Dtype::F8E4M3 => each(from, out, small(E4M3)),
         Dtype::F8E4M3Fnuz => each(from, out, small(E4M3_FNUZ)),
