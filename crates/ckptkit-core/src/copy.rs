@@ -27,7 +27,7 @@ use self::target::Target;
 use crate::atomic::{Existing, Output};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::progress::{Observer, Progress, Unobserved};
+use crate::progress::{CopyReport, Observer, Progress, Unobserved};
 
 /// How a layout is written.
 #[derive(Clone, Copy)]
@@ -55,20 +55,6 @@ impl std::fmt::Debug for CopyOptions<'_> {
             .field("sync", &self.sync)
             .finish_non_exhaustive()
     }
-}
-
-/// What was written, and by which way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CopyReport {
-    /// Files written.
-    pub files: usize,
-    /// Bytes of all files.
-    pub bytes: u64,
-    /// Those of them that share their place on the disk with the source.
-    pub shared_bytes: u64,
-    /// Those of them that went past the page cache.
-    pub direct_bytes: u64,
 }
 
 impl Layout {

@@ -54,14 +54,14 @@ mod tensor;
 mod unwritten;
 
 pub use atomic::{Existing, Output};
-pub use copy::{CopyOptions, CopyReport};
+pub use copy::CopyOptions;
 pub use dtype::{Dtype, DtypeClass};
 pub use entry_path::EntryPath;
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use layout::{Checksum, Layout, OutputFile, Segment};
 pub use limits::Limits;
 pub use path::{Key, join, unique_names};
-pub use progress::{Observer, Progress, Unobserved};
+pub use progress::{CopyReport, Observer, Progress, Unobserved};
 pub use section::{ReadAt, Section, SectionReader};
 pub use sequential::Sequential;
 pub use shape::Region;

@@ -1,8 +1,6 @@
-//! Progress and cancelling.
+//! What a caller is told of a copy: its progress, and how it went; and cancelling.
 
 use std::ops::ControlFlow;
-
-use crate::copy::CopyReport;
 
 /// How far a copy has come, in bytes of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +18,20 @@ impl Progress {
     pub fn new(bytes_done: u64, bytes_total: u64) -> Self {
         Self { bytes_done, bytes_total }
     }
+}
+
+/// What was written, and by which way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyReport {
+    /// Files written.
+    pub files: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Those of them that share their place on the disk with the source.
+    pub shared_bytes: u64,
+    /// Those of them that went past the page cache.
+    pub direct_bytes: u64,
 }
 
 /// Is told of progress, from any of the working threads, and may stop the work.

@@ -8,6 +8,7 @@ mod distributed;
 #[cfg(feature = "distcp")]
 mod flatten;
 mod foreign;
+mod job;
 #[cfg(feature = "torch")]
 mod model_config;
 #[cfg(feature = "nemo")]

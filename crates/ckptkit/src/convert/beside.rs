@@ -8,7 +8,7 @@ use distcp::DistCheckpoint;
 use torch_save::{Document, NodeId, TorchFile};
 
 use super::flatten::Entered;
-use super::plan::Job;
+use super::job::Job;
 use crate::sidecar::{self, FILE_NAME, Header, STORAGES_NAME, identity};
 
 const METADATA: &str = ".metadata";

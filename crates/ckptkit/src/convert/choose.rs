@@ -4,20 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use ckptkit_core::{Error, Result, Tensor, TensorBytes};
 
-use super::plan::Job;
-use super::report::{Kind, LeftOut};
+use super::job::{Chosen, Job, Object};
+use super::report::Kind;
+#[cfg(feature = "torch")]
+use super::torch;
 use crate::select::Glob;
 use crate::weights::Weights;
-
-/// A tensor as it is written.
-pub(super) struct Chosen {
-    /// Under its new name, cast where that is wished for.
-    pub(super) tensor: Tensor,
-    /// Its name in the whole source.
-    pub(super) full: String,
-    /// It is an object of other tensors, or of no bytes, that is taken from the source's file.
-    pub(super) object: bool,
-}
 
 /// Tensors that one error tells how to do without.
 const NAMED: usize = 16;
@@ -109,16 +101,6 @@ pub(super) fn choose(job: &mut Job<'_>, weights: &Weights) -> Result<Vec<Chosen>
     Ok(chosen)
 }
 
-/// What a tensor is in the file that it comes from.
-pub(super) enum Object {
-    /// Bytes of its own.
-    No,
-    /// Made of others, or of nothing: only the object says all of it.
-    Whole,
-    /// A part of the one with this name.
-    Part(String),
-}
-
 /// The tensor as it is written: cast, where that is wished for and it is of floating point.
 fn cast(job: &Job<'_>, tensor: &Tensor) -> Result<Tensor> {
     match job.wish.dtype {
@@ -169,8 +151,14 @@ fn all_refused(refused: Vec<(&str, Error)>) -> Option<Error> {
 }
 
 impl Job<'_> {
-    pub(super) fn left_out(&mut self, path: &str, kind: Kind, why: impl Into<String>) {
-        self.report.left_out.push(LeftOut { path: path.to_owned(), kind, why: why.into() });
+    /// What a tensor is in the torch file that it comes from, for a target that can hold it.
+    fn object(&self, full: &str) -> Object {
+        #[cfg(feature = "torch")]
+        if let (true, Some(file)) = (self.wish.target.holds_objects(), self.checkpoint.torch_file())
+        {
+            return torch::object(file, full, &self.attributes);
+        }
+        Object::No
     }
 
     /// Whether one of the weights, by its full name, is written.

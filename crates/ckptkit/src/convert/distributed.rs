@@ -8,11 +8,10 @@ use torch_save::pickle::{NodeId, NodeRef};
 use torch_save::{Document, WriteOptions};
 
 use super::beside;
-use super::choose::Chosen;
 use super::flatten::Flattener;
+use super::job::{Chosen, Job, LaidOut};
 #[cfg(feature = "lightning")]
 use super::optimizer;
-use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use crate::format::Format;
 use crate::opened::Whole;

@@ -6,8 +6,7 @@ use ckptkit_core::{Error, ErrorKind, Layout, OutputFile, Result, ResultExt, Sect
 use nemo_archive::{Builder, Editor, NemoArchive, NewArchive, WriteOptions};
 use torch_save::Document;
 
-use super::choose::Chosen;
-use super::plan::{Job, LaidOut};
+use super::job::{Chosen, Job, LaidOut};
 use super::report::Kind;
 use super::torch::state_dict;
 use super::wish::Aliases;

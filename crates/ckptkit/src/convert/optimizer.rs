@@ -17,7 +17,7 @@ use lightning_ckpt::optimizer::{NameSource, OptimizerView, ParameterNames, views
 use torch_save::Document;
 use torch_save::pickle::{NodeId, NodeRef};
 
-use super::plan::Job;
+use super::job::Job;
 use super::target::Target;
 use super::wish::Convert;
 use crate::checkpoint::Checkpoint;

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use ckptkit_core::{CopyOptions, Error, Existing, Layout, Result, Tensor};
 
-use super::choose::{Object, choose};
+use super::choose::choose;
 #[cfg(feature = "distcp")]
 use super::distributed;
 use super::foreign;
+use super::job::{Job, LaidOut};
 #[cfg(feature = "nemo")]
 use super::nemo;
 #[cfg(feature = "lightning")]
@@ -23,18 +24,6 @@ use super::untie::untie;
 use super::wish::{Convert, Scope};
 use crate::checkpoint::Checkpoint;
 use crate::format::Format;
-
-/// A conversion while it is laid out.
-pub(super) struct Job<'a> {
-    pub(super) wish: &'a Convert,
-    pub(super) checkpoint: &'a Checkpoint,
-    pub(super) report: Report,
-    /// Tensors that are kept as objects for the sake of their attributes.
-    pub(super) attributes: HashSet<String>,
-}
-
-/// The files, and the tensors that are in them under the names that a reader finds.
-pub(super) type LaidOut = (Layout, Vec<Tensor>);
 
 impl Convert {
     /// Lays the destination out. Reads no tensor and writes nothing; everything that can be
@@ -192,16 +181,6 @@ impl Job<'_> {
             ))
             .hint("leave out --all")),
         }
-    }
-
-    /// What a tensor is in the torch file that it comes from, for a target that can hold it.
-    pub(super) fn object(&self, full: &str) -> Object {
-        #[cfg(feature = "torch")]
-        if let (true, Some(file)) = (self.wish.target.holds_objects(), self.checkpoint.torch_file())
-        {
-            return torch::object(file, full, &self.attributes);
-        }
-        Object::No
     }
 }
 

@@ -6,8 +6,7 @@ use ckptkit_core::{EntryPath, Error, OutputFile, Result, Segment, Tensor};
 #[cfg(feature = "torch")]
 use torch_save::NodeId;
 
-use super::choose::Chosen;
-use super::plan::{Job, LaidOut};
+use super::job::{Chosen, Job, LaidOut};
 use super::report::Kind;
 use super::side;
 use super::target::Target;

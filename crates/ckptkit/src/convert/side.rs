@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use ckptkit_core::Dtype;
 use ckptkit_core::{EntryPath, Layout, OutputFile, Result, Segment, Tensor};
 
-use super::plan::Job;
+use super::job::Job;
 use super::report::Kind;
 #[cfg(feature = "torch")]
 use super::{model_config, speechlm2};

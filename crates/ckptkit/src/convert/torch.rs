@@ -6,9 +6,8 @@ use ckptkit_core::{Error, Layout, Result, Tensor};
 use torch_save::pickle::{Kind as NodeKind, NodeId, NodeRef};
 use torch_save::{Document, TensorEntry, TensorKind, TorchFile, WriteOptions};
 
-use super::choose::{Chosen, Object};
+use super::job::{Chosen, Job, LaidOut, Object};
 use super::places;
-use super::plan::{Job, LaidOut};
 use super::report::Kind;
 use super::target::Target;
 use crate::checkpoint::Checkpoint;

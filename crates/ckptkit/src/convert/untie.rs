@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Error, Result};
 
-use super::choose::Chosen;
-use super::plan::Job;
+use super::job::{Chosen, Job};
 use super::wish::Aliases;
 
 /// Applies the policy for names that share one tensor.

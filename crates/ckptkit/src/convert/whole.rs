@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Result, Tensor};
 
-use super::plan::Job;
+use super::job::Job;
 
 impl Job<'_> {
     /// The weights that are cast, under their full names; noted in the report.

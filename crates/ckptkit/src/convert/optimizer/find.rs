@@ -6,7 +6,7 @@ use ckptkit_core::{Error, ErrorKind, Key, Result, Tensor, join};
 use torch_save::Document;
 use torch_save::pickle::{Kind, NodeId, NodeRef};
 
-use super::super::plan::Job;
+use super::super::job::Job;
 use super::Tensors;
 use crate::checkpoint::Checkpoint;
 use crate::format::Format;

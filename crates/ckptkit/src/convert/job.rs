@@ -1,0 +1,47 @@
+//! A conversion while it is laid out, and what its steps hand on.
+
+use std::collections::HashSet;
+
+use ckptkit_core::{Layout, Tensor};
+
+use super::report::{Kind, LeftOut, Report};
+use super::wish::Convert;
+use crate::checkpoint::Checkpoint;
+
+/// A conversion while it is laid out.
+pub(super) struct Job<'a> {
+    pub(super) wish: &'a Convert,
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) report: Report,
+    /// Tensors that are kept as objects for the sake of their attributes.
+    pub(super) attributes: HashSet<String>,
+}
+
+/// The files, and the tensors that are in them under the names that a reader finds.
+pub(super) type LaidOut = (Layout, Vec<Tensor>);
+
+/// A tensor as it is written.
+pub(super) struct Chosen {
+    /// Under its new name, cast where that is wished for.
+    pub(super) tensor: Tensor,
+    /// Its name in the whole source.
+    pub(super) full: String,
+    /// It is an object of other tensors, or of no bytes, that is taken from the source's file.
+    pub(super) object: bool,
+}
+
+/// What a tensor is in the file that it comes from.
+pub(super) enum Object {
+    /// Bytes of its own.
+    No,
+    /// Made of others, or of nothing: only the object says all of it.
+    Whole,
+    /// A part of the one with this name.
+    Part(String),
+}
+
+impl Job<'_> {
+    pub(super) fn left_out(&mut self, path: &str, kind: Kind, why: impl Into<String>) {
+        self.report.left_out.push(LeftOut { path: path.to_owned(), kind, why: why.into() });
+    }
+}
