@@ -32,6 +32,7 @@
 
 mod atomic;
 mod cast;
+mod contents;
 mod copy;
 mod dtype;
 mod entry_path;

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::layout::{OutputFile, Segment};
+use crate::gather::Gather;
+use crate::layout::OutputFile;
 use crate::section::{ReadAt, Section};
 
 impl OutputFile {
@@ -34,49 +35,17 @@ struct Unwritten {
     name: String,
 }
 
-impl Unwritten {
-    /// The position of the segment that a byte lies in.
-    fn segment_of(&self, offset: u64) -> usize {
-        let segments = self.file.segments();
-        segments.partition_point(|(start, _)| *start <= offset).saturating_sub(1)
-    }
-}
-
 impl ReadAt for Unwritten {
     fn size(&self) -> u64 {
         self.file.len()
     }
 
-    fn read_exact_at(&self, offset: u64, mut out: &mut [u8]) -> io::Result<()> {
-        let mut at = offset;
-        let mut next = self.segment_of(offset);
-        while !out.is_empty() {
-            let (start, segment) =
-                self.file.segments().get(next).ok_or(io::ErrorKind::UnexpectedEof)?;
-            let skipped = at - start;
-            let left = segment.len().saturating_sub(skipped);
-            let n = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
-            let (now, later) = out.split_at_mut(n);
-            match segment {
-                _ if n == 0 => {}
-                Segment::Literal(bytes) => {
-                    let from = usize::try_from(skipped).unwrap_or(usize::MAX);
-                    let found = bytes.get(from..).and_then(|bytes| bytes.get(..n));
-                    now.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
-                }
-                Segment::Section(section) => {
-                    section.read_at(skipped, now).map_err(io::Error::other)?;
-                }
-                Segment::Tensor(tensor) => {
-                    tensor.read_into(skipped, now).map_err(io::Error::other)?;
-                }
-                Segment::Fill { byte, .. } => now.fill(*byte),
-            }
-            at += n as u64;
-            out = later;
-            next += 1;
+    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > self.file.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok(())
+        self.file.read_at(&mut Gather::default(), offset, out).map_err(io::Error::other)
     }
 
     fn name(&self) -> &str {
@@ -88,6 +57,7 @@ impl ReadAt for Unwritten {
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
+    use crate::layout::Segment;
     use crate::tensor::{Tensor, TensorBytes, TensorInfo};
 
     #[test]

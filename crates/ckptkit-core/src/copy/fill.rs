@@ -29,40 +29,17 @@ impl Filler {
         buffer: &'b mut Buffer,
         block: Option<usize>,
     ) -> Result<&'b [u8]> {
-        let segments = output.segments();
-        let mut index = segment_at(output, at);
+        let segment = &output.segments()[output.segment_at(at)].1;
         let want = match block {
             Some(block) => block,
-            None if gathers(&segments[index].1) => GATHER_BUFFER,
+            None if gathers(segment) => GATHER_BUFFER,
             None => BUFFER,
         };
         let len = usize::try_from(end - at).unwrap_or(want).min(want);
         let bytes = buffer.get(len);
-        let mut filled = 0;
-        while filled < len {
-            let (start, segment) = &segments[index];
-            let skip = at + filled as u64 - start;
-            let n = usize::try_from(segment.len() - skip).unwrap_or(len).min(len - filled);
-            let part = &mut bytes[filled..filled + n];
-            match segment {
-                Segment::Literal(bytes) => {
-                    let skip = usize::try_from(skip).unwrap_or(bytes.len());
-                    part.copy_from_slice(&bytes[skip..skip + n]);
-                }
-                Segment::Section(section) => section.read_at(skip, part)?,
-                Segment::Tensor(tensor) => self.gather.read(tensor, skip, part)?,
-                Segment::Fill { byte, .. } => part.fill(*byte),
-            }
-            filled += n;
-            index += 1;
-        }
+        output.read_at(&mut self.gather, at, bytes)?;
         Ok(bytes)
     }
-}
-
-/// The position of the segment that holds the byte at `at`, which is one of the file's.
-pub(super) fn segment_at(output: &OutputFile, at: u64) -> usize {
-    output.segments().partition_point(|(start, _)| *start <= at).saturating_sub(1)
 }
 
 /// The one run of a source that a segment is, where it is known to be one.

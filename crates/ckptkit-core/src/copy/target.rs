@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::buffer::ALIGN;
-use super::fill::{run_of, segment_at};
+use super::fill::run_of;
 use super::kernel::{self, Sharing};
 use crate::error::{Error, Result};
 use crate::layout::OutputFile;
@@ -85,7 +85,7 @@ impl<'a> Target<'a> {
         let Some((start, len)) = self.next_shared(at, end).filter(|(start, _)| *start == at) else {
             return 0;
         };
-        let (from, segment) = &self.output.segments()[segment_at(self.output, start)];
+        let (from, segment) = &self.output.segments()[self.output.segment_at(start)];
         let Some(run) = run_of(segment) else { return 0 };
         let Some(source) = run.source().file() else { return 0 };
         if kernel::copy_range(source, run.offset() + (start - from), &self.file, start, len) {
@@ -106,7 +106,7 @@ impl<'a> Target<'a> {
         if at >= end || self.sharing_refused.load(Ordering::Relaxed) {
             return None;
         }
-        for (start, segment) in &self.output.segments()[segment_at(self.output, at)..] {
+        for (start, segment) in &self.output.segments()[self.output.segment_at(at)..] {
             if *start >= end {
                 break;
             }
@@ -125,7 +125,7 @@ impl<'a> Target<'a> {
     /// memory already.
     pub(super) fn expect(&self, range: Range<u64>) {
         let mut last: Option<(&Section, Range<u64>)> = None;
-        for (start, segment) in &self.output.segments()[segment_at(self.output, range.start)..] {
+        for (start, segment) in &self.output.segments()[self.output.segment_at(range.start)..] {
             if *start >= range.end {
                 break;
             }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ckptkit_core::{Key, unique_names};
 use torch_save::Document;
-use torch_save::pickle::{Kind, NodeId};
+use torch_save::pickle::{Kind, NodeId, NodeRef};
 
 /// Deeper tensors are found by nobody's name.
 const MAX_DEPTH: usize = 200;
@@ -15,16 +15,34 @@ pub(super) fn names(document: &Document, nodes: &[(String, NodeId)]) -> HashMap<
     let by_node: HashMap<NodeId, &str> =
         nodes.iter().map(|(name, node)| (*node, name.as_str())).collect();
     let mut found: Vec<(&str, Vec<Key>)> = Vec::new();
+    walk(document.root(), MAX_DEPTH, &mut |path, node| {
+        let name = by_node.get(&node.id());
+        found.extend(name.map(|name| (*name, path.to_vec())));
+        name.is_some()
+    });
+    let names = unique_names(found.iter().map(|(_, path)| path.as_slice()));
+    let mut out = HashMap::with_capacity(found.len());
+    for ((name, _), new) in found.iter().zip(names) {
+        out.entry((*name).to_owned()).or_insert(new);
+    }
+    out
+}
+
+/// Visits what plain containers hold, below `root` and in its order, each container once; what the
+/// visitor takes is not entered.
+pub(super) fn walk<'a>(
+    root: NodeRef<'a>,
+    deepest: usize,
+    take: &mut dyn FnMut(&[Key], NodeRef<'a>) -> bool,
+) {
     let mut entered = HashSet::new();
-    let mut pending = vec![(Vec::new(), document.root())];
+    let mut pending = vec![(Vec::new(), root)];
     while let Some((path, node)) = pending.pop() {
-        if let Some(name) = by_node.get(&node.id()) {
-            found.push((name, path));
+        if take(&path, node) {
             continue;
         }
-        let plain = matches!(node.kind(), Kind::Dict | Kind::List | Kind::Tuple(_))
-            || node.class().is_some_and(|g| g.module == "collections");
-        if !plain || path.len() == MAX_DEPTH || !entered.insert(node.id()) {
+        let plain = is_mapping(node) || matches!(node.kind(), Kind::List | Kind::Tuple(_));
+        if !plain || path.len() == deepest || !entered.insert(node.id()) {
             continue;
         }
         let pairs = node.pairs().into_iter().map(|(key, value)| (key.as_key(), value));
@@ -37,10 +55,8 @@ pub(super) fn names(document: &Document, nodes: &[(String, NodeId)]) -> HashMap<
         }
         pending[from..].reverse();
     }
-    let names = unique_names(found.iter().map(|(_, path)| path.as_slice()));
-    let mut out = HashMap::with_capacity(found.len());
-    for ((name, _), new) in found.iter().zip(names) {
-        out.entry((*name).to_owned()).or_insert(new);
-    }
-    out
+}
+
+pub(super) fn is_mapping(node: NodeRef<'_>) -> bool {
+    matches!(node.kind(), Kind::Dict) || node.class().is_some_and(|g| g.module == "collections")
 }

@@ -1,12 +1,11 @@
 //! Where in an object optimizers and the weights stand.
 
-use std::collections::HashSet;
-
-use ckptkit_core::{Error, ErrorKind, Key, Result, Tensor, join};
+use ckptkit_core::{Error, ErrorKind, Result, Tensor, join};
 use torch_save::Document;
-use torch_save::pickle::{Kind, NodeId, NodeRef};
+use torch_save::pickle::{NodeId, NodeRef};
 
 use super::super::job::Job;
+use super::super::places::{is_mapping, walk};
 use super::Tensors;
 use crate::checkpoint::Checkpoint;
 use crate::format::Format;
@@ -21,26 +20,13 @@ pub(super) fn optimizers(checkpoint: &Checkpoint, document: &Document) -> Vec<(S
         return of_lightning(document.root());
     }
     let mut found = Vec::new();
-    let mut entered = HashSet::new();
-    let mut pending = vec![(Vec::new(), document.root())];
-    while let Some((path, node)) = pending.pop() {
-        if is_optimizer(node) {
-            found.push((join(&path), node.id()));
-            continue;
+    walk(document.root(), MAX_DEPTH, &mut |path, node| {
+        let is = is_optimizer(node);
+        if is {
+            found.push((join(path), node.id()));
         }
-        if path.len() == MAX_DEPTH || !is_container(node) || !entered.insert(node.id()) {
-            continue;
-        }
-        let pairs = node.pairs().into_iter().map(|(key, value)| (key.as_key(), value));
-        let items = (0..).zip(node.items()).map(|(i, item)| (Key::Index(i), item));
-        let from = pending.len();
-        for (key, child) in pairs.chain(items) {
-            let mut path = path.clone();
-            path.push(key);
-            pending.push((path, child));
-        }
-        pending[from..].reverse();
-    }
+        is
+    });
     found
 }
 
@@ -74,14 +60,6 @@ fn is_optimizer(node: NodeRef<'_>) -> bool {
             let groups = groups.items();
             !groups.is_empty() && groups.iter().all(is_group)
         })
-}
-
-fn is_mapping(node: NodeRef<'_>) -> bool {
-    matches!(node.kind(), Kind::Dict) || node.class().is_some_and(|g| g.module == "collections")
-}
-
-fn is_container(node: NodeRef<'_>) -> bool {
-    is_mapping(node) || matches!(node.kind(), Kind::List | Kind::Tuple(_))
 }
 
 /// The weights in the order of their state dict, as they are in the source: what is cast does not
