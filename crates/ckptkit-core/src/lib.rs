@@ -34,6 +34,7 @@ mod atomic;
 mod cast;
 mod contents;
 mod copy;
+mod dims;
 mod dtype;
 mod entry_path;
 mod error;

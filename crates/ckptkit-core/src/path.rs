@@ -1,18 +1,21 @@
 //! Where a tensor stands in its tree, and the name that follows from it.
 
-use crate::hash::{HashMap, HashMapExt};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-/// One step from a container to what it holds.
+use crate::hash::{HashMap, HashMapExt};
+
+/// One step from a container to what it holds. Cheap to clone: the paths of a checkpoint share
+/// their steps.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Key {
     /// A string key of a mapping, or an attribute of an object.
-    Str(String),
+    Str(Arc<str>),
     /// A position in a list or tuple.
     Index(u64),
     /// A key of a mapping that is not a string, as Python prints it: `3`, `True`, `(1, 2)`.
-    Other(String),
+    Other(Arc<str>),
 }
 
 impl Key {
@@ -48,13 +51,29 @@ impl Key {
 #[must_use]
 pub fn join(path: &[Key]) -> String {
     let mut out = String::new();
+    push_joined(path, &mut out);
+    out
+}
+
+fn push_joined(path: &[Key], out: &mut String) {
     for (i, key) in path.iter().enumerate() {
         if i > 0 {
             out.push('.');
         }
-        key.push_plain(&mut out);
+        key.push_plain(out);
     }
-    out
+}
+
+/// As [`join`]; a path of one text is that text, not a copy of it.
+fn joined(path: &[Key], scratch: &mut String) -> Arc<str> {
+    match path {
+        [Key::Str(only) | Key::Other(only)] => Arc::clone(only),
+        path => {
+            scratch.clear();
+            push_joined(path, scratch);
+            Arc::from(scratch.as_str())
+        }
+    }
 }
 
 fn escaped(path: &[Key], brackets: bool) -> String {
@@ -75,12 +94,13 @@ fn escaped(path: &[Key], brackets: bool) -> String {
 /// would get one name, those get the dots inside their keys escaped (`a\.b`), and where that is
 /// not enough, positions and keys that are not strings in brackets (`[1]`). No two are equal.
 #[must_use]
-pub fn unique_names<'a>(paths: impl IntoIterator<Item = &'a [Key]>) -> Vec<String> {
+pub fn unique_names<'a>(paths: impl IntoIterator<Item = &'a [Key]>) -> Vec<Arc<str>> {
     let paths: Vec<&[Key]> = paths.into_iter().collect();
-    let mut names: Vec<String> = paths.iter().map(|p| join(p)).collect();
+    let mut scratch = String::new();
+    let mut names: Vec<Arc<str>> = paths.iter().map(|p| joined(p, &mut scratch)).collect();
     for brackets in [false, true] {
         for i in clashing(&names) {
-            names[i] = escaped(paths[i], brackets);
+            names[i] = escaped(paths[i], brackets).into();
         }
     }
     // Only paths that Python itself could not tell apart by printing are left.
@@ -93,16 +113,16 @@ pub fn unique_names<'a>(paths: impl IntoIterator<Item = &'a [Key]>) -> Vec<Strin
         round += 1;
         let mut seen = HashMap::new();
         for i in again {
-            let n = seen.entry(names[i].clone()).or_insert(0_u32);
+            let n = seen.entry(Arc::clone(&names[i])).or_insert(0_u32);
             *n += 1;
             if *n > 1 {
-                names[i] = format!("{}~{}", names[i], *n + round - 2);
+                names[i] = format!("{}~{}", names[i], *n + round - 2).into();
             }
         }
     }
 }
 
-fn clashing(names: &[String]) -> Vec<usize> {
+fn clashing(names: &[Arc<str>]) -> Vec<usize> {
     let mut first: HashMap<&str, usize> = HashMap::with_capacity(names.len());
     let mut out = Vec::new();
     for (i, name) in names.iter().enumerate() {
@@ -141,6 +161,7 @@ mod tests {
             vec![s("x.y"), Key::Index(0)],
         ];
         let names = unique_names(paths.iter().map(Vec::as_slice));
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
         assert_eq!(names, ["a.b", "a\\.b", "l.[1]", "l.1", "x.y.0"]);
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
+use crate::dims::Dims;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, ResultExt};
 use crate::limits::Limits;
@@ -26,7 +27,7 @@ pub struct TensorInfo {
     /// Shared by the tensor's boxes.
     name: Arc<str>,
     dtype: Dtype,
-    shape: Vec<u64>,
+    shape: Dims,
     numel: u64,
     byte_len: u64,
     storage: Option<StorageId>,
@@ -38,11 +39,12 @@ impl TensorInfo {
     /// # Errors
     /// [`Malformed`](crate::ErrorKind::Malformed) when the shape has more elements or bytes than
     /// can be counted (see [`shape::numel`]).
-    pub fn new(name: impl Into<String>, dtype: Dtype, shape: impl Into<Vec<u64>>) -> Result<Self> {
-        Self::named(name.into().into(), dtype, shape.into())
+    pub fn new(name: impl Into<Arc<str>>, dtype: Dtype, shape: impl AsRef<[u64]>) -> Result<Self> {
+        Self::named(name.into(), dtype, shape.as_ref())
     }
 
-    fn named(name: Arc<str>, dtype: Dtype, shape: Vec<u64>) -> Result<Self> {
+    fn named(name: Arc<str>, dtype: Dtype, shape: &[u64]) -> Result<Self> {
+        let shape = Dims::new(shape);
         let numel = shape::numel(&shape).within(|| format!("tensor {name}"))?;
         let byte_len = dtype.byte_len(numel).ok_or_else(|| {
             Error::malformed(format!(
@@ -54,8 +56,8 @@ impl TensorInfo {
     }
 
     /// The same in another shape.
-    pub(crate) fn reshaped(&self, shape: impl Into<Vec<u64>>) -> Result<Self> {
-        let other = Self::named(Arc::clone(&self.name), self.dtype, shape.into())?;
+    pub(crate) fn reshaped(&self, shape: impl AsRef<[u64]>) -> Result<Self> {
+        let other = Self::named(Arc::clone(&self.name), self.dtype, shape.as_ref())?;
         Ok(Self { storage: self.storage, ..other })
     }
 
@@ -87,7 +89,7 @@ impl TensorInfo {
     /// Elements in every dimension; empty for a scalar.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
-        &self.shape
+        self.shape.as_slice()
     }
 
     /// The number of elements.
@@ -239,8 +241,8 @@ impl Tensor {
 
     /// The same tensor under another name.
     #[must_use]
-    pub fn renamed(&self, name: impl Into<String>) -> Self {
-        let info = TensorInfo { name: name.into().into(), ..self.0.info.clone() };
+    pub fn renamed(&self, name: impl Into<Arc<str>>) -> Self {
+        let info = TensorInfo { name: name.into(), ..self.0.info.clone() };
         let bytes = match &self.0.bytes {
             // What is deferred is found by the name that its source knows.
             TensorBytes::Deferred(_) => region::deferred(self, Region::whole(self.shape())),
@@ -277,7 +279,7 @@ impl Tensor {
     /// Elements in every dimension.
     #[must_use]
     pub fn shape(&self) -> &[u64] {
-        &self.0.info.shape
+        self.0.info.shape()
     }
 
     /// Bytes of the contiguous tensor.
@@ -408,12 +410,12 @@ fn check(info: &TensorInfo, bytes: TensorBytes) -> Result<TensorBytes> {
             for chunk in chunks.iter() {
                 let fits = chunk.region.offsets.len() == info.shape.len()
                     && chunk.region.sizes == chunk.tensor.shape()
-                    && (chunk.region.offsets.iter().zip(&chunk.region.sizes).zip(&info.shape))
+                    && (chunk.region.offsets.iter().zip(&chunk.region.sizes).zip(info.shape()))
                         .all(|((&o, &s), &dim)| o.checked_add(s).is_some_and(|end| end <= dim));
                 let packed = info.dtype.element_bytes().is_none();
                 let whole_bytes =
                     |dims: &[u64]| dims.last().is_some_and(|&n| info.dtype.fills_bytes(n));
-                let parts = [&chunk.region.offsets, &chunk.region.sizes, &info.shape];
+                let parts = [&chunk.region.offsets[..], &chunk.region.sizes, info.shape()];
                 let fits = fits && (!packed || parts.iter().all(|dims| whole_bytes(dims)));
                 if !fits || chunk.tensor.dtype() != info.dtype {
                     return Err(Error::malformed(format!(

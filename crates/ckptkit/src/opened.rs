@@ -1,6 +1,7 @@
 //! What a format's reader finds: the same for every format.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ckptkit_core::{Error, Key, Limits, Result, Section, Tensor};
 
@@ -36,10 +37,15 @@ impl OpenOptions {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub(crate) tensor: Tensor,
-    pub(crate) path: Vec<Key>,
+    pub(crate) path: Arc<[Key]>,
 }
 
 impl Entry {
+    /// A tensor whose name is its place.
+    pub(crate) fn flat(tensor: Tensor) -> Self {
+        Self { path: [Key::Str(tensor.info().shared_name())].into(), tensor }
+    }
+
     /// The tensor; its name is unique in the checkpoint.
     #[must_use]
     pub fn tensor(&self) -> &Tensor {

@@ -1,5 +1,7 @@
 //! Which tensors are the model's weights.
 
+use std::borrow::Cow;
+
 use ckptkit_core::{Error, ErrorKind, Key, Result, Tensor, TensorBytes, join};
 
 use crate::opened::{Entry, Opened, Rule};
@@ -52,7 +54,7 @@ fn root(opened: &Opened, except: &[String]) -> Weights {
     let is_other = |e: &&Entry| {
         !except.iter().any(|p| {
             e.tensor.name().starts_with(p.as_str())
-                || matches!(e.path.first(), Some(Key::Str(k)) if k == p)
+                || matches!(e.path.first(), Some(Key::Str(k)) if **k == **p)
         })
     };
     let entries: Vec<&Entry> = opened.entries.iter().filter(is_other).collect();
@@ -72,13 +74,13 @@ fn under(opened: &Opened, key: &str) -> Result<Weights> {
     let dotted = format!("{key}.");
     let mut out =
         Weights { key: Some(key.to_owned()), tensors: Vec::new(), full_names: Vec::new() };
-    let mut paths = Vec::new();
+    let mut paths: Vec<Cow<'_, [Key]>> = Vec::new();
     for entry in &opened.entries {
         let rest = match prefix_len(&entry.path, key) {
-            Some(n) => entry.path[n..].to_vec(),
+            Some(n) => Cow::Borrowed(&entry.path[n..]),
             // A flat name that begins with the key: distributed checkpoints without paths.
             None => match entry.tensor.name().strip_prefix(&dotted) {
-                Some(rest) if entry.path.len() == 1 => vec![Key::Str(rest.to_owned())],
+                Some(rest) if entry.path.len() == 1 => Cow::Owned(vec![Key::Str(rest.into())]),
                 _ => continue,
             },
         };
@@ -91,7 +93,7 @@ fn under(opened: &Opened, key: &str) -> Result<Weights> {
         return Err(Error::not_found(format!("there are no tensors under the key {key:?}"))
             .hint(format!("keys that hold tensors: {keys}")));
     }
-    let names = ckptkit_core::unique_names(paths.iter().map(Vec::as_slice));
+    let names = ckptkit_core::unique_names(paths.iter().map(|path| &**path));
     for (tensor, name) in out.tensors.iter_mut().zip(names) {
         *tensor = tensor.renamed(name);
     }

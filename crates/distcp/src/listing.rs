@@ -1,5 +1,7 @@
 //! Every tensor of a checkpoint under its name.
 
+use std::sync::Arc;
+
 use ckptkit_core::hash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use ckptkit_core::{Error, Key, Result, StorageId, Tensor, TensorInfo, unique_names};
 use torch_save::{TorchFile, Value};
@@ -152,7 +154,7 @@ impl Listing {
         };
         let mut names = names.into_iter();
         for (i, draft) in drafts.into_iter().enumerate() {
-            let name = names.next().filter(|name| name != draft.info.name());
+            let name = names.next().filter(|name| **name != *draft.info.name());
             let (info, origin) = match draft.origin {
                 Origin::Entry(index) => {
                     out.by_entry[index as usize] = narrow(i);
@@ -164,7 +166,7 @@ impl Listing {
                 }
                 Origin::Inside(tensor) => {
                     let tensor = match &name {
-                        Some(name) => tensor.renamed(name.as_str()),
+                        Some(name) => tensor.renamed(Arc::clone(name)),
                         None => tensor,
                     };
                     (tensor.info().clone(), Origin::Inside(tensor))
@@ -193,7 +195,7 @@ impl Listing {
         self.paths.iter().zip(&self.origins).map(|(path, origin)| match (path, origin) {
             (Some(path), _) => path.clone(),
             (None, Origin::Entry(index)) => tables.path(&tables.entries[*index as usize]),
-            (None, Origin::Inside(tensor)) => vec![Key::Str(tensor.name().to_owned())],
+            (None, Origin::Inside(tensor)) => vec![Key::Str(tensor.info().shared_name())],
         })
     }
 
@@ -259,14 +261,14 @@ impl Listing {
 }
 
 /// Unique names for tensors whose paths are not all that of an entry.
-fn names(tables: &Tables, drafts: &[Draft]) -> Vec<String> {
+fn names(tables: &Tables, drafts: &[Draft]) -> Vec<Arc<str>> {
     let name = |d: &Draft| match &d.path {
-        Some(path) => ckptkit_core::join(path),
-        None => d.info.name().to_owned(),
+        Some(path) => ckptkit_core::join(path).into(),
+        None => d.info.shared_name(),
     };
-    let plain: Vec<String> = drafts.iter().map(name).collect();
+    let plain: Vec<Arc<str>> = drafts.iter().map(name).collect();
     let mut seen = HashSet::with_capacity(plain.len());
-    if plain.iter().all(|name| seen.insert(name.as_str())) {
+    if plain.iter().all(|name| seen.insert(&**name)) {
         return plain;
     }
     let path = |d: &Draft| match &d.path {

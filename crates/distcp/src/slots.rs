@@ -37,9 +37,9 @@ pub(crate) fn insert<T>(
         });
         at = match (slot, key) {
             (Slot::Map(pairs, index), Key::Str(name) | Key::Other(name)) => {
-                let i = *index.entry(name.clone()).or_insert(pairs.len());
+                let i = *index.entry(name.to_string()).or_insert(pairs.len());
                 if i == pairs.len() {
-                    pairs.push((name.clone(), None));
+                    pairs.push((name.to_string(), None));
                 }
                 &mut pairs[i].1
             }

@@ -136,7 +136,7 @@ impl LightningCkpt {
     pub fn state_dict(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.file.tensors().iter().filter_map(|entry| {
             let is_weight = entry.path().len() > 1
-                && matches!(entry.path().first(), Some(Key::Str(key)) if key == version::STATE_DICT);
+                && matches!(entry.path().first(), Some(Key::Str(key)) if **key == *version::STATE_DICT);
             let tensor = entry.tensor();
             let name = tensor.name().strip_prefix(version::STATE_DICT)?.strip_prefix('.')?;
             is_weight.then_some((name, tensor))

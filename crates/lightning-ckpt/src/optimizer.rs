@@ -234,7 +234,7 @@ impl LightningCkpt {
             .tensors()
             .iter()
             .filter(|entry| {
-                let of_weights = |key: &Key| matches!(key, Key::Str(key) if key == STATE_DICT);
+                let of_weights = |key: &Key| matches!(key, Key::Str(key) if **key == *STATE_DICT);
                 entry.part_of().is_none() && entry.path().first().is_some_and(of_weights)
             })
             .filter_map(|entry| {

@@ -193,7 +193,7 @@ impl LightningCkpt {
             else {
                 continue;
             };
-            let Some(part) = positions.get(key).map(|&i| &mut parts[i]) else { continue };
+            let Some(part) = positions.get(&**key).map(|&i| &mut parts[i]) else { continue };
             part.tensors += 1;
             if is_new(entry, &mut seen) {
                 part.bytes = part.bytes.saturating_add(entry.tensor().byte_len());
@@ -216,7 +216,7 @@ impl LightningCkpt {
         let mut tensors = Vec::new();
         for entry in self.file.tensors() {
             let is_weight =
-                matches!(entry.path(), [Key::Str(key), _, ..] if key == version::STATE_DICT);
+                matches!(entry.path(), [Key::Str(key), _, ..] if **key == *version::STATE_DICT);
             let tensor = entry.tensor();
             let float = tensor.dtype().class() == ckptkit_core::DtypeClass::Float;
             if !is_weight || !float || tensor.dtype() == dtype || entry.part_of().is_some() {

@@ -1,6 +1,9 @@
 //! Which of torch's containers a file is, and where its storages lie.
 
-use ckptkit_core::hash::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ckptkit_core::hash::HashMap;
 use ckptkit_core::{Error, ErrorKind, Key, Limits, Result, ResultExt, Section, Tensor};
 
 use crate::detect;
@@ -11,7 +14,7 @@ use crate::pickle::{Graph, Kind, NodeRef};
 use crate::rebuild::{self, Form, Spec, TensorKind};
 use crate::storage::StorageRef;
 use crate::tar_era::{self, TarEra};
-use crate::zip::Archive;
+use crate::zip::{Archive, Member};
 
 /// The containers that torch.save and its relatives have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,8 +65,8 @@ pub(crate) struct Raw {
     pub(crate) tensor: Result<Tensor>,
     pub(crate) kind: TensorKind,
     pub(crate) requires_grad: bool,
-    pub(crate) class: Option<String>,
-    pub(crate) location: Option<String>,
+    pub(crate) class: Option<Arc<str>>,
+    pub(crate) location: Option<Arc<str>>,
     /// It is a part of the tensor with this position in the list.
     pub(crate) part_of: Option<usize>,
 }
@@ -76,8 +79,17 @@ enum Store {
     Memory(HashMap<String, Stored>),
 }
 
-/// Windows on storages by their keys.
-pub(crate) type Located = HashMap<String, Result<Section>>;
+/// What is known of a storage.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// Its number, once a tensor was placed in it.
+    pub(crate) index: Option<u32>,
+    /// Its bytes, once they were looked for.
+    pub(crate) found: Option<Result<Section>>,
+}
+
+/// The storages of an object by their keys.
+pub(crate) type Storages<'a> = HashMap<Cow<'a, str>, Known>;
 
 /// An opened container. There is always an object; a torch.export archive's is `None`.
 pub(crate) struct Opened {
@@ -88,6 +100,12 @@ pub(crate) struct Opened {
     pub(crate) notes: Vec<String>,
     store: Store,
     name: String,
+}
+
+/// The key of the storage that a member of `folder` holds.
+fn key_in<'a>(folder: &str, member: &'a str) -> Option<&'a str> {
+    let (found, key) = member.split_once('/')?;
+    found.eq_ignore_ascii_case(folder).then_some(key)
 }
 
 const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
@@ -297,12 +315,12 @@ impl Opened {
         }
     }
 
-    fn tar_tensor<'a>(&self, tar: &TarEra, key: &str) -> Option<Result<Spec<'a>>> {
+    fn tar_tensor<'a>(&self, tar: &'a TarEra, key: &str) -> Option<Result<Spec<'a>>> {
         let tensor = tar.tensors.get(key)?;
         let spec = tar.storages.get(&tensor.storage).map(|stored| {
             let unit = stored.dtype.element_bytes().unwrap_or(1);
             let storage = StorageRef {
-                key: tensor.storage.clone(),
+                key: tensor.storage.as_str().into(),
                 dtype: Some(stored.dtype),
                 location: "cpu".into(),
                 numel: stored.bytes.len() / unit,
@@ -330,17 +348,30 @@ impl Opened {
         }))
     }
 
-    /// The members of an archive that hold these storages of object `part`, found together.
-    pub(crate) fn locate(&self, part: usize, keys: &HashSet<&str>) -> Located {
-        let Store::Zip(archive) = &self.store else { return Located::default() };
+    /// Finds the members of an archive that hold these storages of object `part`, all together.
+    pub(crate) fn locate(&self, part: usize, storages: &mut Storages<'_>) {
+        let Store::Zip(archive) = &self.store else { return };
         let folder = self.folder(part);
-        let key = |name: &'_ str| -> Option<String> {
-            let (f, key) = name.split_once('/')?;
-            (f.eq_ignore_ascii_case(folder) && keys.contains(key)).then(|| key.to_owned())
-        };
-        let (found, members): (Vec<_>, Vec<_>) =
-            archive.members().filter_map(|m| Some((key(m.name())?, m))).unzip();
-        found.into_iter().zip(archive.sections(&members)).collect()
+        let wanted =
+            |m: &Member<'_>| key_in(folder, m.name()).is_some_and(|key| storages.contains_key(key));
+        let members: Vec<_> = archive.members().filter(wanted).collect();
+        archive.sections(&members, |member, section| {
+            let key = key_in(folder, member.name());
+            if let Some(known) = key.and_then(|key| storages.get_mut(key)) {
+                known.found = Some(section);
+            }
+        });
+    }
+
+    /// The bytes of a storage that may be among those which were located.
+    pub(crate) fn located(
+        &self,
+        part: usize,
+        key: &str,
+        storages: &mut Storages<'_>,
+    ) -> Result<Section> {
+        let found = storages.get_mut(key).and_then(|known| known.found.take());
+        found.unwrap_or_else(|| self.storage(part, key))
     }
 
     fn folder(&self, part: usize) -> &'static str {
@@ -348,12 +379,7 @@ impl Opened {
     }
 
     /// The bytes of a storage of object `part`, however many they are.
-    pub(crate) fn storage(
-        &self,
-        part: usize,
-        storage: &StorageRef,
-        located: &mut Located,
-    ) -> Result<Section> {
+    pub(crate) fn storage(&self, part: usize, key: &str) -> Result<Section> {
         let missing = || {
             Error::malformed("its bytes are not in the file")
                 .hint("the file is incomplete: copy it again")
@@ -361,19 +387,16 @@ impl Opened {
         match &self.store {
             Store::None => Err(missing()),
             Store::Memory(storages) => {
-                storages.get(&storage.key).map_or_else(|| Err(missing()), Stored::section)
+                storages.get(key).map_or_else(|| Err(missing()), Stored::section)
             }
             Store::TarEra(tar) => {
-                tar.storages.get(&storage.key).map(|s| s.bytes.clone()).ok_or_else(missing)
+                tar.storages.get(key).map(|s| s.bytes.clone()).ok_or_else(missing)
             }
-            Store::Legacy(legacy) => legacy.storages.get(&storage.key).cloned().ok_or_else(missing),
-            Store::Zip(archive) => match located.remove(&storage.key) {
-                Some(found) => found,
-                None => {
-                    let member = format!("{}/{}", self.folder(part), storage.key);
-                    archive.get(&member).ok_or_else(missing)?.section()
-                }
-            },
+            Store::Legacy(legacy) => legacy.storages.get(key).cloned().ok_or_else(missing),
+            Store::Zip(archive) => {
+                let member = format!("{}/{key}", self.folder(part));
+                archive.get(&member).ok_or_else(missing)?.section()
+            }
         }
     }
 

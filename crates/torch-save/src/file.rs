@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use ckptkit_core::hash::{HashMap, HashMapExt};
+use ckptkit_core::hash::HashMap;
 use ckptkit_core::{
     Error, Key, Limits, Result, ResultExt, Section, Tensor, TensorBytes, TensorInfo, TensorSource,
     no_such_tensor, unique_names,
@@ -19,13 +19,13 @@ use crate::rebuild::TensorKind;
 /// A tensor of a file: where it stands in the object, what it is, and its lazy bytes.
 #[derive(Clone, Debug)]
 pub struct TensorEntry {
-    pub(crate) path: Vec<Key>,
+    pub(crate) path: Arc<[Key]>,
     pub(crate) tensor: Tensor,
     pub(crate) node: NodeId,
     pub(crate) kind: TensorKind,
     pub(crate) requires_grad: bool,
-    pub(crate) class: Option<String>,
-    pub(crate) location: Option<String>,
+    pub(crate) class: Option<Arc<str>>,
+    pub(crate) location: Option<Arc<str>>,
     pub(crate) part_of: Option<usize>,
 }
 
@@ -34,6 +34,12 @@ impl TensorEntry {
     #[must_use]
     pub fn path(&self) -> &[Key] {
         &self.path
+    }
+
+    /// The keys, to be kept without a copy.
+    #[must_use]
+    pub fn shared_path(&self) -> Arc<[Key]> {
+        Arc::clone(&self.path)
     }
 
     /// The tensor.
@@ -102,6 +108,29 @@ impl OpenOptions {
     }
 }
 
+/// The entries of the first object by the tensor objects that they are.
+#[derive(Default)]
+struct ByNode {
+    first: HashMap<NodeId, usize>,
+    /// The other entries of tensor objects that several names share.
+    others: HashMap<NodeId, Vec<usize>>,
+}
+
+impl ByNode {
+    fn new(entries: &[TensorEntry]) -> Self {
+        let mut found = Self::default();
+        for (at, entry) in entries.iter().enumerate() {
+            match found.first.entry(entry.node) {
+                Entry::Vacant(slot) => {
+                    slot.insert(at);
+                }
+                Entry::Occupied(_) => found.others.entry(entry.node).or_default().push(at),
+            }
+        }
+        found
+    }
+}
+
 /// What torch.save has written. Opening reads the object, never the tensors. Cheap to clone.
 #[derive(Clone)]
 pub struct TorchFile(Arc<Inner>);
@@ -109,12 +138,11 @@ pub struct TorchFile(Arc<Inner>);
 struct Inner {
     opened: Opened,
     entries: Vec<TensorEntry>,
+    /// How many of them, the first ones, are tensors of the first object.
+    of_root: usize,
     /// Made when the first is looked up.
     by_name: OnceLock<HashMap<Arc<str>, usize>>,
-    /// The first entry of a tensor object.
-    by_node: HashMap<(usize, NodeId), usize>,
-    /// The other entries of tensor objects of the first part that several names share.
-    shared: HashMap<NodeId, Vec<usize>>,
+    by_node: OnceLock<ByNode>,
     failures: Vec<(String, Error)>,
     notes: Vec<String>,
     section: Section,
@@ -157,41 +185,34 @@ impl TorchFile {
     pub(crate) fn of(mut opened: Opened, section: &Section) -> Result<Self> {
         let raw = std::mem::take(&mut opened.raw);
         let mut notes = opened.notes.clone();
-        let mut drafts = Vec::new();
         let mut failures = Vec::new();
+        let mut drafts = Vec::new();
         for (part, object) in opened.objects.iter().enumerate() {
             let walk =
                 flatten::walk(&object.graph, &object.prefix, &|node| opened.recognise(part, node));
             notes.extend(walk.notes);
             failures.extend(walk.stopped.map(|(name, e)| (name, e.in_file(section.name()))));
-            let base = drafts.len();
-            drafts.extend(walk.found.into_iter().map(|f| (part, base, f)));
+            drafts.push(walk.found);
         }
-        let names = unique_names(
-            drafts.iter().map(|(_, _, f)| &f.path[..]).chain(raw.iter().map(|r| &r.path[..])),
-        );
-        let specs = drafts.iter().filter_map(|(part, _, f)| Some((*part, f.spec.as_ref().ok()?)));
+        let all = || drafts.iter().flatten();
+        let names = unique_names(all().map(|f| &f.path[..]).chain(raw.iter().map(|r| &r.path[..])));
+        let drafted = names.len() - raw.len();
+        let parts = drafts.iter().enumerate();
+        let specs = parts.flat_map(|(part, found)| {
+            found.iter().filter_map(move |f| Some((part, f.spec.as_ref().ok()?)))
+        });
         let mut placer = Placer::new(&opened, specs);
-        let mut entries: Vec<TensorEntry> = Vec::with_capacity(drafts.len());
-        let mut positions: Vec<Option<usize>> = Vec::with_capacity(drafts.len());
-        let mut by_node = HashMap::new();
-        let mut shared = HashMap::new();
-        for (i, (part, base, found)) in drafts.into_iter().enumerate() {
-            let name = &names[i];
-            match found.spec.and_then(|spec| placer.place(part, name, spec)) {
-                Ok(placed) => {
-                    let at = entries.len();
-                    positions.push(Some(at));
-                    match by_node.entry((part, found.node)) {
-                        Entry::Vacant(slot) => {
-                            slot.insert(at);
-                        }
-                        Entry::Occupied(_) if part == 0 => {
-                            shared.entry(found.node).or_insert_with(Vec::new).push(at);
-                        }
-                        Entry::Occupied(_) => {}
-                    }
-                    entries.push(TensorEntry {
+        let mut entries: Vec<TensorEntry> = Vec::with_capacity(names.len());
+        let mut of_root = 0;
+        let mut left = names.iter();
+        for (part, drafts) in drafts.into_iter().enumerate() {
+            // Positions differ from those of the drafts once one of them failed.
+            let mut positions: Vec<Option<usize>> = Vec::with_capacity(drafts.len());
+            for (found, name) in drafts.into_iter().zip(left.by_ref()) {
+                let placed = found.spec.and_then(|spec| placer.place(part, name, spec));
+                positions.push(placed.is_ok().then_some(entries.len()));
+                match placed {
+                    Ok(placed) => entries.push(TensorEntry {
                         path: found.path,
                         tensor: placed.tensor,
                         node: found.node,
@@ -199,20 +220,19 @@ impl TorchFile {
                         requires_grad: placed.requires_grad,
                         class: placed.class,
                         location: placed.location,
-                        part_of: found
-                            .part_of
-                            .and_then(|p| positions.get(base + p).copied().flatten()),
-                    });
+                        part_of: found.part_of.and_then(|p| positions.get(p).copied().flatten()),
+                    }),
+                    Err(e) => {
+                        let e = e.within(format_args!("tensor {name}")).in_file(section.name());
+                        failures.push((name.to_string(), e));
+                    }
                 }
-                Err(e) => {
-                    positions.push(None);
-                    let e = e.within(format_args!("tensor {name}")).in_file(section.name());
-                    failures.push((name.clone(), e));
-                }
+            }
+            if part == 0 {
+                of_root = entries.len();
             }
         }
         notes.append(&mut placer.notes);
-        let drafted = names.len() - raw.len();
         let node = opened
             .objects
             .first()
@@ -222,8 +242,8 @@ impl TorchFile {
             raw_at.push(raw.tensor.is_ok().then_some(entries.len()));
             match raw.tensor {
                 Ok(tensor) => entries.push(TensorEntry {
-                    path: raw.path,
-                    tensor: tensor.renamed(name),
+                    path: raw.path.into(),
+                    tensor: tensor.renamed(Arc::clone(name)),
                     node,
                     kind: raw.kind,
                     requires_grad: raw.requires_grad,
@@ -232,7 +252,7 @@ impl TorchFile {
                     part_of: raw.part_of.and_then(|p| raw_at.get(p).copied().flatten()),
                 }),
                 Err(e) => failures.push((
-                    name.clone(),
+                    name.to_string(),
                     e.within(format_args!("tensor {name}")).in_file(section.name()),
                 )),
             }
@@ -240,9 +260,9 @@ impl TorchFile {
         Ok(Self(Arc::new(Inner {
             opened,
             entries,
+            of_root,
             by_name: OnceLock::new(),
-            by_node,
-            shared,
+            by_node: OnceLock::new(),
             failures,
             notes,
             section: section.clone(),
@@ -293,7 +313,11 @@ impl TorchFile {
     /// The tensor that a node of [`TorchFile::graph`] is.
     #[must_use]
     pub fn tensor_at(&self, node: NodeId) -> Option<&TensorEntry> {
-        self.0.by_node.get(&(0, node)).map(|&i| &self.0.entries[i])
+        self.by_node().first.get(&node).map(|&i| &self.0.entries[i])
+    }
+
+    fn by_node(&self) -> &ByNode {
+        self.0.by_node.get_or_init(|| ByNode::new(&self.0.entries[..self.0.of_root]))
     }
 
     /// The tensor that a node is, by the name that it has under `base` and `keys` where it has
@@ -305,13 +329,13 @@ impl TorchFile {
         keys: &[String],
     ) -> Option<&TensorEntry> {
         let first = self.tensor_at(node)?;
-        let Some(others) = self.0.shared.get(&node) else { return Some(first) };
+        let Some(others) = self.by_node().others.get(&node) else { return Some(first) };
         let others = others.iter().map(|&i| &self.0.entries[i]);
         let stands_there = |entry: &&TensorEntry| {
             let mut path = entry.path.iter().rev();
             keys.iter().rev().chain(base.iter().rev()).all(|key| {
                 path.next().is_some_and(|step| match step {
-                    Key::Str(s) | Key::Other(s) => s == key,
+                    Key::Str(s) | Key::Other(s) => **s == **key,
                     Key::Index(i) => i.to_string() == *key,
                     _ => false,
                 })

@@ -3,6 +3,8 @@
 //! A container that several paths reach is entered once, under the first; so the walk is linear in
 //! the file however the graph shares, and needs no stack of its own depth.
 
+use std::sync::Arc;
+
 use ckptkit_core::hash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use ckptkit_core::{Error, Key, Result};
 
@@ -12,7 +14,9 @@ use crate::text;
 
 /// A tensor and where it stands.
 pub(crate) struct Found<'a> {
-    pub(crate) path: Vec<Key>,
+    pub(crate) path: Arc<[Key]>,
+    /// The step that led to it.
+    at: usize,
     pub(crate) node: NodeId,
     pub(crate) spec: Result<Spec<'a>>,
     /// It is a part of the tensor with this position in the list.
@@ -55,18 +59,9 @@ pub(crate) fn walk<'a>(
     let mut steps: Vec<Step> = Vec::new();
     let mut entered: HashMap<NodeId, usize> = HashMap::new();
     let mut again: Vec<(NodeId, usize)> = Vec::new();
-    let mut found: Vec<(usize, Found<'a>)> = Vec::new();
+    let mut found: Vec<Found<'a>> = Vec::new();
+    let mut keys = Vec::new();
     let mut pending: Vec<(NodeRef<'a>, usize, Option<usize>)> = vec![(graph.root(), ROOT, None)];
-    let path_of = |steps: &[Step], mut at: usize| {
-        let mut path = Vec::new();
-        while at != ROOT {
-            path.push(steps[at].key.clone());
-            at = steps[at].parent;
-        }
-        path.extend(prefix.iter().rev().cloned());
-        path.reverse();
-        path
-    };
     let size = graph.len().saturating_add(graph.edge_count());
     let mut budget = size.saturating_mul(MAX_REPEATS).saturating_add(FREE_WORK);
     let mut stopped = None;
@@ -79,13 +74,14 @@ pub(crate) fn walk<'a>(
                 stopped = Some(too_much(&steps, at));
                 break;
             }
-            let mut path = path_of(&steps, at);
-            if path.is_empty() {
-                path.push(Key::Str("tensor".into()));
+            back_to_root(&steps, at, prefix, &mut keys);
+            if keys.is_empty() {
+                keys.push(Key::Str("tensor".into()));
             }
+            let path = keys.drain(..).rev().collect();
             owner = Some(found.len());
             let parts = spec.as_ref().map(|s| s.parts.clone()).unwrap_or_default();
-            found.push((at, Found { path, node: node.id(), spec, part_of }));
+            found.push(Found { path, at, node: node.id(), spec, part_of });
             // A tensor object that several names share is listed under each, its parts once.
             if parts.is_empty() || entered.insert(node.id(), at).is_none() {
                 children = parts;
@@ -125,8 +121,17 @@ pub(crate) fn walk<'a>(
             pending.push((child, steps.len() - 1, owner));
         }
     }
-    let notes = repeated(&steps, &found, &again, &entered, &path_of);
-    Walk { found: found.into_iter().map(|(_, f)| f).collect(), notes, stopped }
+    let notes = repeated(&steps, &found, &again, &entered, prefix);
+    Walk { found, notes, stopped }
+}
+
+/// The keys from a place to the root, and those before it.
+fn back_to_root(steps: &[Step], mut at: usize, prefix: &[Key], keys: &mut Vec<Key>) {
+    while at != ROOT {
+        keys.push(steps[at].key.clone());
+        at = steps[at].parent;
+    }
+    keys.extend(prefix.iter().rev().cloned());
 }
 
 fn too_much(steps: &[Step], at: usize) -> (String, Error) {
@@ -145,23 +150,25 @@ fn too_much(steps: &[Step], at: usize) -> (String, Error) {
 /// What is said of containers with tensors that were reached again.
 fn repeated(
     steps: &[Step],
-    found: &[(usize, Found<'_>)],
+    found: &[Found<'_>],
     again: &[(NodeId, usize)],
     entered: &HashMap<NodeId, usize>,
-    path_of: &dyn Fn(&[Step], usize) -> Vec<Key>,
+    prefix: &[Key],
 ) -> Vec<String> {
     if again.is_empty() {
         return Vec::new();
     }
     let mut with_tensors: HashSet<NodeId> = HashSet::new();
-    for (at, _) in found {
-        let mut at = *at;
+    for found in found {
+        let mut at = found.at;
         while at != ROOT && with_tensors.insert(steps[at].node) {
             at = steps[at].parent;
         }
     }
     let name = |at: usize| {
-        let path = path_of(steps, at);
+        let mut path = Vec::new();
+        back_to_root(steps, at, prefix, &mut path);
+        path.reverse();
         if path.is_empty() { "the root".to_owned() } else { ckptkit_core::join(&path) }
     };
     let mut notes: Vec<String> = again

@@ -8,6 +8,7 @@
 //!
 //! Source of truth: `torch/serialization.py`, `_legacy_save` and `_legacy_load`.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ckptkit_core::{Error, Limits, Result, ResultExt, Section};
@@ -120,7 +121,7 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
     let (graph, at) = pickle_at(section, at, LONG, limits)?;
     let (keys, mut at) = pickle_at(section, at, LONG, limits)?;
 
-    let mut known: HashMap<String, StorageRef> = HashMap::new();
+    let mut known: HashMap<Cow<'_, str>, StorageRef<'_>> = HashMap::new();
     for node in graph.nodes() {
         if let Kind::PersId(id) = node.kind() {
             if let Some(storage) = storage::parse(node.other(id)) {
@@ -138,7 +139,7 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
             Error::malformed("a storage's key is not text").in_file(section.name())
         })?;
         let place = || format!("storage {key}");
-        let storage = known.get(&key).ok_or_else(|| {
+        let storage = known.get(key.as_str()).ok_or_else(|| {
             Error::malformed(
                 "no tensor says which type its elements have, so what follows cannot be found",
             )

@@ -1,12 +1,14 @@
 //! From a tensor's description to the address of its bytes.
 
-use ckptkit_core::hash::{HashMap, HashMapExt, HashSet};
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use ckptkit_core::{
     Dtype, Error, Result, ResultExt, Section, StorageId, Strided, Tensor, TensorBytes, TensorInfo,
     Transform, shape,
 };
 
-use crate::container::{Located, Opened};
+use crate::container::{Opened, Storages};
 use crate::rebuild::{Form, Spec, TensorKind};
 use crate::storage::StorageRef;
 
@@ -18,17 +20,18 @@ pub(crate) struct Placed {
     pub(crate) tensor: Tensor,
     pub(crate) kind: TensorKind,
     pub(crate) requires_grad: bool,
-    pub(crate) class: Option<String>,
-    pub(crate) location: Option<String>,
+    pub(crate) class: Option<Arc<str>>,
+    pub(crate) location: Option<Arc<str>>,
 }
 
 /// Finds storages in the container, each once.
 pub(crate) struct Placer<'a> {
     opened: &'a Opened,
-    /// The number and the bytes of every storage, for every object by key.
-    storages: HashMap<usize, HashMap<String, (u32, Result<Section>)>>,
-    located: HashMap<usize, Located>,
+    /// Those of every object.
+    storages: Vec<Storages<'a>>,
     next: u32,
+    /// The last one: most tensors of a file come from one place.
+    location: Arc<str>,
     pub(crate) notes: Vec<String>,
     noted_endian: bool,
 }
@@ -36,37 +39,42 @@ pub(crate) struct Placer<'a> {
 impl<'a> Placer<'a> {
     /// For the tensors of `specs`, each with the object that it is in: their storages are found
     /// together, which in an archive takes far fewer reads.
-    pub(crate) fn new<'s, 'n: 's>(
+    pub(crate) fn new<'s>(
         opened: &'a Opened,
-        specs: impl Iterator<Item = (usize, &'s Spec<'n>)>,
-    ) -> Self {
-        let mut keys: HashMap<usize, HashSet<&str>> = HashMap::new();
+        specs: impl Iterator<Item = (usize, &'s Spec<'a>)>,
+    ) -> Self
+    where
+        'a: 's,
+    {
+        let mut storages: Vec<Storages<'a>> = Vec::new();
+        storages.resize_with(opened.objects.len(), Storages::default);
         for (part, spec) in specs {
             if let Form::Strided { storage, .. } = &spec.form {
-                keys.entry(part).or_default().insert(&storage.key);
+                storages[part].entry(storage.key.clone()).or_default();
             }
         }
-        let located =
-            keys.into_iter().map(|(part, keys)| (part, opened.locate(part, &keys))).collect();
+        for (part, wanted) in storages.iter_mut().enumerate() {
+            opened.locate(part, wanted);
+        }
         Self {
             opened,
-            storages: HashMap::new(),
-            located,
+            storages,
             next: 0,
+            location: META.into(),
             notes: Vec::new(),
             noted_endian: false,
         }
     }
 
-    pub(crate) fn place(&mut self, part: usize, name: &str, spec: Spec<'_>) -> Result<Placed> {
+    pub(crate) fn place(&mut self, part: usize, name: &Arc<str>, spec: Spec<'a>) -> Result<Placed> {
         let mut location = None;
-        let mut info =
-            TensorInfo::new(name, spec.dtype, shape_in_elements(spec.dtype, &spec.shape))?;
+        let shape = shape_in_elements(spec.dtype, &spec.shape);
+        let mut info = TensorInfo::new(Arc::clone(name), spec.dtype, shape)?;
         let mut transform = Transform::default();
         let mut kind = spec.kind;
         let bytes = match spec.form {
             Form::Strided { storage, offset, strides, conj, neg } => {
-                location = Some(storage.location.clone());
+                location = Some(self.location(&storage));
                 transform = Transform { swap: self.swaps(name, &storage), conj, neg };
                 let (id, section) = self.storage(part, &storage);
                 info = info.in_storage(id);
@@ -105,7 +113,7 @@ impl<'a> Placer<'a> {
 
     /// torch swaps a big-endian storage by the element size of its class, so untyped ones stay as
     /// they are, whatever dtype the tensor has.
-    fn swaps(&mut self, name: &str, storage: &StorageRef) -> bool {
+    fn swaps(&mut self, name: &str, storage: &StorageRef<'_>) -> bool {
         if self.opened.big_endian && storage.dtype.is_none() && !self.noted_endian {
             self.noted_endian = true;
             self.notes.push(format!("tensor {name} lies in an untyped storage of a big-endian file: its bytes are not swapped, as in torch"));
@@ -113,29 +121,33 @@ impl<'a> Placer<'a> {
         self.opened.big_endian && storage.dtype.is_some()
     }
 
-    fn storage(&mut self, part: usize, storage: &StorageRef) -> (StorageId, Result<Section>) {
-        let container = u32::try_from(part).unwrap_or(u32::MAX);
-        let of_part = self.storages.entry(part).or_default();
-        if let Some((index, found)) = of_part.get(&storage.key) {
-            return (StorageId { container, index: *index }, whole(found.clone(), storage));
+    fn location(&mut self, storage: &StorageRef<'_>) -> Arc<str> {
+        if *self.location != *storage.location {
+            self.location = (&*storage.location).into();
         }
-        let found = if storage.location == META {
-            Ok(Section::from_bytes([], META))
-        } else {
-            let located = self.located.entry(part).or_default();
-            self.opened
-                .storage(part, storage, located)
-                .within(|| format!("storage {}", storage.key))
-        };
-        let index = self.next;
-        self.next += 1;
-        of_part.insert(storage.key.clone(), (index, found.clone()));
+        Arc::clone(&self.location)
+    }
+
+    fn storage(&mut self, part: usize, storage: &StorageRef<'a>) -> (StorageId, Result<Section>) {
+        let container = u32::try_from(part).unwrap_or(u32::MAX);
+        let known = self.storages[part].entry(storage.key.clone()).or_default();
+        let index = *known.index.get_or_insert_with(|| {
+            self.next += 1;
+            self.next - 1
+        });
+        let found = known.found.get_or_insert_with(|| {
+            if storage.location == META {
+                return Ok(Section::from_bytes([], META));
+            }
+            self.opened.storage(part, &storage.key)
+        });
+        let found = found.clone().within(|| format!("storage {}", storage.key));
         (StorageId { container, index }, whole(found, storage))
     }
 }
 
 /// A storage that is as long as this reference to it says; others may say otherwise.
-fn whole(found: Result<Section>, storage: &StorageRef) -> Result<Section> {
+fn whole(found: Result<Section>, storage: &StorageRef<'_>) -> Result<Section> {
     let section = found?;
     if storage.byte_len() == Some(section.len()) || storage.location == META {
         return Ok(section);
@@ -151,9 +163,10 @@ fn whole(found: Result<Section>, storage: &StorageRef) -> Result<Section> {
 }
 
 /// torch counts pairs of 4-bit floats; here a shape counts elements.
-fn shape_in_elements(dtype: Dtype, torch_shape: &[u64]) -> Vec<u64> {
-    let mut shape = torch_shape.to_vec();
+fn shape_in_elements(dtype: Dtype, torch_shape: &[u64]) -> Cow<'_, [u64]> {
+    let mut shape = Cow::Borrowed(torch_shape);
     if dtype == Dtype::F4 {
+        let shape = shape.to_mut();
         match shape.last_mut() {
             Some(last) => *last = last.saturating_mul(2),
             None => shape.push(2),
@@ -166,12 +179,12 @@ fn view(
     info: &TensorInfo,
     torch_shape: &[u64],
     section: Section,
-    storage: &StorageRef,
+    storage: &StorageRef<'_>,
     offset: u64,
     strides: Vec<u64>,
 ) -> Result<TensorBytes> {
     let mut offset = offset;
-    if let Some((_, start, numel)) = &storage.view {
+    if let Some((start, numel)) = &storage.view {
         // The tensor counts from the view's start, and must not leave it.
         let end = shape::view_extent(offset, torch_shape, &strides)?;
         let inside = end <= *numel && start.checked_add(*numel).is_some_and(|e| e <= storage.numel);

@@ -6,6 +6,8 @@
 
 mod composed;
 
+use std::sync::Arc;
+
 use ckptkit_core::{Dtype, Error, Key, Result};
 
 use crate::pickle::{Global, Kind, NodeRef};
@@ -65,9 +67,9 @@ impl TensorKind {
 
 /// Where a described tensor's bytes are.
 #[derive(Debug)]
-pub(crate) enum Form {
+pub(crate) enum Form<'a> {
     Strided {
-        storage: StorageRef,
+        storage: StorageRef<'a>,
         offset: u64,
         strides: Vec<u64>,
         conj: bool,
@@ -88,10 +90,10 @@ pub(crate) struct Spec<'a> {
     pub(crate) dtype: Dtype,
     /// As torch counts it: for `float4_e2m1fn_x2` the last dimension counts pairs.
     pub(crate) shape: Vec<u64>,
-    pub(crate) form: Form,
+    pub(crate) form: Form<'a>,
     pub(crate) requires_grad: bool,
     /// The class that the tensor is cast to, where it is not torch's own.
-    pub(crate) class: Option<String>,
+    pub(crate) class: Option<Arc<str>>,
     /// What is listed under it.
     pub(crate) parts: Vec<(Key, NodeRef<'a>)>,
 }
@@ -110,7 +112,7 @@ impl<'a> Spec<'a> {
     }
 
     fn part(mut self, name: &str, node: NodeRef<'a>) -> Self {
-        self.parts.push((Key::Str(name.to_owned()), node));
+        self.parts.push((Key::Str(name.into()), node));
         self
     }
 }
@@ -199,7 +201,7 @@ fn wrong_arguments(callable: Global<'_>, found: usize) -> Error {
     Error::malformed(format!("{callable} is called with {found} arguments, which is too few"))
 }
 
-fn storage_of(node: NodeRef<'_>) -> Result<StorageRef> {
+fn storage_of(node: NodeRef<'_>) -> Result<StorageRef<'_>> {
     match node.kind() {
         Kind::PersId(id) => storage::parse(node.other(id))
             .unwrap_or_else(|| Err(Error::malformed("a persistent id is no storage"))),
@@ -245,13 +247,13 @@ fn dtype_of(node: NodeRef<'_>) -> Result<Dtype> {
 }
 
 /// A description whose geometry may be wrong in a way that still leaves a shape to list.
-fn describe(
-    storage: Result<StorageRef>,
+fn describe<'a>(
+    storage: Result<StorageRef<'a>>,
     dtype: Option<Dtype>,
     offset: NodeRef<'_>,
     size: NodeRef<'_>,
     stride: NodeRef<'_>,
-) -> Result<(Dtype, Vec<u64>, Form)> {
+) -> Result<(Dtype, Vec<u64>, Form<'a>)> {
     let shape = dims(size, "size")?;
     let storage = storage?;
     let dtype = dtype.or(storage.dtype).unwrap_or(Dtype::U8);
@@ -307,7 +309,7 @@ fn strided_untyped<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
 fn plain<'a>(
     dtype: Dtype,
     shape: Vec<u64>,
-    mut form: Form,
+    mut form: Form<'a>,
     requires_grad: Option<&NodeRef<'_>>,
     metadata: Option<&NodeRef<'_>>,
 ) -> Spec<'a> {
@@ -359,7 +361,7 @@ fn cast<'a>(mut spec: Spec<'a>, class: Option<Global<'a>>, state: NodeRef<'a>) -
             ("torch.nn.parameter", "Buffer") if spec.kind == TensorKind::Plain => {
                 spec.kind = TensorKind::Buffer
             }
-            _ => spec.class = Some(class.to_string()),
+            _ => spec.class = Some(class.to_string().into()),
         }
     }
     with_state(spec, state)
@@ -381,7 +383,7 @@ fn with_state<'a>(mut spec: Spec<'a>, state: NodeRef<'a>) -> Spec<'a> {
                 spec.parts.push((Key::Str("local".into()), value));
             }
             Some(name) if spec.kind != TensorKind::Distributed => {
-                spec.parts.push((Key::Str(name.to_owned()), value));
+                spec.parts.push((Key::Str(name.into()), value));
             }
             _ => {}
         }

@@ -1,25 +1,27 @@
 //! Storages: how a pickle names them, and which element type their class has.
 
+use std::borrow::Cow;
+
 use ckptkit_core::{Dtype, Error, Result};
 
 use crate::pickle::{Global, Kind, NodeRef};
 
 /// What a persistent id says of a storage (`torch/serialization.py`, `persistent_id`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StorageRef {
+pub(crate) struct StorageRef<'a> {
     /// The name of its bytes in the container; opaque.
-    pub(crate) key: String,
+    pub(crate) key: Cow<'a, str>,
     /// The element type of its class; `None` for untyped bytes.
     pub(crate) dtype: Option<Dtype>,
     /// Where it lived: `cpu`, `cuda:0`, `meta`, …
-    pub(crate) location: String,
+    pub(crate) location: Cow<'a, str>,
     /// Elements of the root storage (bytes for untyped and packed classes).
     pub(crate) numel: u64,
-    /// (key, offset, numel) of a part of the storage, in elements: old legacy streams.
-    pub(crate) view: Option<(String, u64, u64)>,
+    /// (offset, numel) of a part of the storage, in elements: old legacy streams.
+    pub(crate) view: Option<(u64, u64)>,
 }
 
-impl StorageRef {
+impl StorageRef<'_> {
     /// Bytes that the root storage must have.
     pub(crate) fn byte_len(&self) -> Option<u64> {
         self.numel.checked_mul(self.unit_bytes())
@@ -102,19 +104,22 @@ pub(crate) fn is_typed(dtype: Dtype) -> bool {
 }
 
 /// Reads a persistent id as a storage; `None` when it is something else (a module, a tar-era key).
-pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef>> {
+pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef<'_>>> {
     if let Kind::Str(text) = id.kind() {
         return parse_repr(std::str::from_utf8(text).ok()?);
     }
-    let fields = match id.kind() {
-        Kind::Tuple(_) | Kind::List => id.items(),
-        _ => return None,
-    };
-    (fields.first()?.as_str()? == "storage").then(|| {
-        let [_, class, key, location, numel, rest @ ..] = &fields[..] else {
+    if !matches!(id.kind(), Kind::Tuple(_) | Kind::List) {
+        return None;
+    }
+    let mut fields = id.iter_items();
+    let mut next = || fields.next();
+    (next()?.as_str()? == "storage").then(|| {
+        let (Some(class), Some(key), Some(location), Some(numel)) =
+            (next(), next(), next(), next())
+        else {
             return Err(Error::malformed(format!(
                 "a storage id has {} fields, expected 5 or 6",
-                fields.len()
+                id.iter_items().count()
             )));
         };
         let class =
@@ -123,26 +128,21 @@ pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef>> {
             Error::unsupported(format!("storage class {class} is not known"))
                 .hint("leave the tensor out")
         })?;
-        let key = key.as_str().map(str::to_owned).or_else(|| key.as_int().map(|i| i.to_string()));
-        let key = key.ok_or_else(|| Error::malformed("a storage's key is not text"))?;
+        let key = name(key).ok_or_else(|| Error::malformed("a storage's key is not text"))?;
         let numel = numel.as_u64().ok_or_else(|| {
             Error::malformed(format!("storage {key} has no valid number of elements"))
         })?;
-        let view = match rest.first() {
+        let view = match next() {
             Some(view) if !view.is_none() => {
                 let v = view.items();
-                let [view_key, offset, len] = &v[..] else {
+                let [view_key, offset, len] = v[..] else {
                     return Err(Error::malformed(format!(
                         "storage {key}: a view has {} fields, expected 3",
                         v.len()
                     )));
                 };
-                let view_key = view_key
-                    .as_str()
-                    .map(str::to_owned)
-                    .or_else(|| view_key.as_int().map(|i| i.to_string()));
-                match (view_key, offset.as_u64(), len.as_u64()) {
-                    (Some(k), Some(o), Some(n)) => Some((k, o, n)),
+                match (name(view_key), offset.as_u64(), len.as_u64()) {
+                    (Some(_), Some(o), Some(n)) => Some((o, n)),
                     _ => {
                         return Err(Error::malformed(format!(
                             "storage {key}: a view's fields are not a key and two counts"
@@ -155,16 +155,22 @@ pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef>> {
         Ok(StorageRef {
             key,
             dtype,
-            location: location.as_str().unwrap_or("cpu").to_owned(),
+            location: location.as_str().unwrap_or("cpu").into(),
             numel,
             view,
         })
     })
 }
 
+/// A storage's name: text, or a number in old streams.
+fn name(key: NodeRef<'_>) -> Option<Cow<'_, str>> {
+    let text = key.as_str().map(Cow::Borrowed);
+    text.or_else(|| key.as_int().map(|i| Cow::Owned(i.to_string())))
+}
+
 /// Protocol 0 writes the id as Python prints it:
 /// `('storage', <class 'torch.FloatStorage'>, '0', 'cpu', 2)`.
-fn parse_repr(text: &str) -> Option<Result<StorageRef>> {
+fn parse_repr(text: &str) -> Option<Result<StorageRef<'_>>> {
     let body = text.strip_prefix("('storage', <class '")?.strip_suffix(')')?;
     let bad = || Error::malformed(format!("storage id {text:?} cannot be read"));
     let parse = || {
@@ -172,17 +178,19 @@ fn parse_repr(text: &str) -> Option<Result<StorageRef>> {
         let (module, name) = class.rsplit_once('.').ok_or_else(bad)?;
         let fields: Vec<&str> = rest.split(", ").collect();
         let [key, location, numel] = fields[..] else { return Err(bad()) };
-        let unquote =
-            |s: &str| s.strip_prefix('\'').and_then(|s| s.strip_suffix('\'')).map(str::to_owned);
         Ok(StorageRef {
-            key: unquote(key).ok_or_else(bad)?,
+            key: unquoted(key).ok_or_else(bad)?,
             dtype: class_dtype(Global { module, name }).ok_or_else(bad)?,
-            location: unquote(location).ok_or_else(bad)?,
+            location: unquoted(location).ok_or_else(bad)?,
             numel: numel.parse().map_err(|_| bad())?,
             view: None,
         })
     };
     Some(parse())
+}
+
+fn unquoted(text: &str) -> Option<Cow<'_, str>> {
+    text.strip_prefix('\'')?.strip_suffix('\'').map(Cow::Borrowed)
 }
 
 #[cfg(test)]
@@ -195,7 +203,7 @@ mod tests {
             .unwrap()
             .unwrap();
         assert_eq!(
-            (id.key.as_str(), id.dtype, id.location.as_str(), id.byte_len()),
+            (&*id.key, id.dtype, &*id.location, id.byte_len()),
             ("0", Some(Dtype::F32), "cuda:1", Some(8))
         );
         assert!(parse_repr("('storage', <class 'torch.FloatStorage'>, '0')").unwrap().is_err());

@@ -16,8 +16,11 @@ pub(crate) fn repr(node: NodeRef<'_>) -> String {
 /// Text of a key: the text itself where it is text, else as Python prints it.
 pub(crate) fn key(node: NodeRef<'_>) -> ckptkit_core::Key {
     match node.kind() {
-        Kind::Str(s) => ckptkit_core::Key::Str(lossy(s)),
-        _ => ckptkit_core::Key::Other(repr(node)),
+        Kind::Str(s) => ckptkit_core::Key::Str(match std::str::from_utf8(s) {
+            Ok(text) => text.into(),
+            Err(_) => lossy(s).into(),
+        }),
+        _ => ckptkit_core::Key::Other(repr(node).into()),
     }
 }
 

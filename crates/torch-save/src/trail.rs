@@ -92,10 +92,10 @@ fn spell(by: By, graph: NodeRef<'_>) -> Key {
     match by {
         By::Index(i) => Key::Index(u64::from(i)),
         By::Word(word) => Key::Other(word.into()),
-        By::Nothing => Key::Other(String::new()),
+        By::Nothing => Key::Other("".into()),
         By::Key(id) => match text::key(graph.other(id)) {
             Key::Str(s) if s.len() > MAX_KEY => {
-                Key::Other(s.chars().take(MAX_KEY).chain(['…']).collect())
+                Key::Other(s.chars().take(MAX_KEY).chain(['…']).collect::<String>().into())
             }
             key => key,
         },

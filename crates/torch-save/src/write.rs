@@ -1,8 +1,10 @@
 //! The archive that torch.save writes today, from a pickle and storages.
 
+use std::collections::hash_map::Entry;
+
 use ckptkit_core::{Error, OutputFile, Result, ResultExt, Segment, Tensor};
 
-use crate::container::Container;
+use crate::container::{Container, Known, Storages};
 use crate::document::Document;
 use crate::file::TorchFile;
 use crate::pickle::Kind;
@@ -131,24 +133,23 @@ impl TorchFile {
         // What follows the end of the object is no part of it.
         pickle.truncate(self.graph().consumed());
         let mut members = Members::new(pickle, options)?;
-        let mut seen = std::collections::HashSet::new();
-        let mut keys = Vec::new();
+        let mut located = Storages::default();
+        let mut storages = Vec::new();
         for node in self.graph().nodes() {
             let Kind::PersId(id) = node.kind() else { continue };
             let Some(Ok(wanted)) = storage::parse(node.other(id)) else { return Ok(None) };
             if wanted.view.is_some() || matches!(node.other(id).kind(), Kind::Str(_)) {
                 return Ok(None);
             }
-            if seen.insert(wanted.key.clone()) {
-                keys.push(wanted);
+            if let Entry::Vacant(slot) = located.entry(wanted.key.clone()) {
+                slot.insert(Known::default());
+                storages.push(wanted);
             }
         }
-        let wanted: ckptkit_core::hash::HashSet<&str> =
-            keys.iter().map(|k| k.key.as_str()).collect();
-        let mut located = opened.locate(0, &wanted);
-        for storage in keys {
+        opened.locate(0, &mut located);
+        for storage in storages {
             let section = opened
-                .storage(0, &storage, &mut located)
+                .located(0, &storage.key, &mut located)
                 .within(|| format!("storage {}", storage.key))
                 .in_file(self.section().name())?;
             if storage.byte_len() != Some(section.len()) {
@@ -157,7 +158,7 @@ impl TorchFile {
             let mut body = OutputFile::default();
             body.push(Segment::Section(section))?;
             let crc = opened.crc(0, &storage.key);
-            members.storage(storage.key, body, crc);
+            members.storage(storage.key.into_owned(), body, crc);
         }
         members.layout(options).map(Some)
     }

@@ -91,12 +91,15 @@ impl Archive {
 
     /// [`Member::section`] of each of `members`, best given in the file's order: local headers
     /// that lie near each other are read together.
-    pub(crate) fn sections(&self, members: &[Member<'_>]) -> Vec<Result<Section>> {
+    pub(crate) fn sections<'a>(
+        &self,
+        members: &[Member<'a>],
+        mut found: impl FnMut(Member<'a>, Result<Section>),
+    ) {
         if self.0.section.as_slice().is_some() {
-            return members.iter().map(Member::section).collect();
+            return members.iter().for_each(|m| found(*m, m.section()));
         }
         let mut ahead = Ahead { start: 0, bytes: Vec::new() };
-        let mut sections = Vec::with_capacity(members.len());
         for (i, member) in members.iter().enumerate() {
             let first = member.record;
             if ahead.get(first).is_none() {
@@ -113,9 +116,9 @@ impl Archive {
                     ahead.bytes.clear();
                 }
             }
-            sections.push(ahead.get(first).map_or_else(|| member.section(), |h| member.window(h)));
+            let section = ahead.get(first).map_or_else(|| member.section(), |h| member.window(h));
+            found(*member, section);
         }
-        sections
     }
 }
 

@@ -124,8 +124,8 @@ fn inside(
 /// Where Lightning puts what stands at `path` in a single file.
 fn sharded(path: &[Key]) -> Vec<Key> {
     match path {
-        [Key::Str(key), Key::Index(i), rest @ ..] if key == "optimizer_states" => {
-            [&[Key::Str(format!("optimizer_{i}"))], rest].concat()
+        [Key::Str(key), Key::Index(i), rest @ ..] if **key == *"optimizer_states" => {
+            [&[Key::Str(format!("optimizer_{i}").into())], rest].concat()
         }
         path => path.to_vec(),
     }
@@ -134,7 +134,7 @@ fn sharded(path: &[Key]) -> Vec<Key> {
 /// Whether a path is one of what Lightning shards; the others lie in `meta.pt`.
 fn is_sharded(path: &[Key]) -> bool {
     match path.first() {
-        Some(Key::Str(key)) => key == "state_dict" || key.starts_with("optimizer_"),
+        Some(Key::Str(key)) => **key == *"state_dict" || key.starts_with("optimizer_"),
         _ => false,
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
     let options = WriteOptions::new();
     let mut entries = Vec::with_capacity(kept.len());
     for chosen in &kept {
-        let path = [Key::Str(chosen.tensor.name().to_owned())];
+        let path = [Key::Str(chosen.tensor.info().shared_name())];
         let file = checkpoint.torch_file().filter(|_| chosen.object);
         entries.push(match file.and_then(|f| Some((f, f.entry(&chosen.full)?))) {
             Some((file, entry)) => {
@@ -156,7 +156,8 @@ fn sharded_of_lightning(document: &Document, flattener: &mut Flattener<'_>) -> R
             }
             Some("optimizer_states") => {
                 for (i, state) in value.items().into_iter().enumerate() {
-                    flattener.add(&mut vec![Key::Str(format!("optimizer_{i}"))], state.id())?;
+                    flattener
+                        .add(&mut vec![Key::Str(format!("optimizer_{i}").into())], state.id())?;
                 }
             }
             _ => {}

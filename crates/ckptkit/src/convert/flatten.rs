@@ -60,7 +60,7 @@ impl<'a> Flattener<'a> {
         if path.len() < MAX_DEPTH && is_mapping(at) {
             for (key, value) in at.pairs() {
                 let key = match key.as_key() {
-                    Key::Index(i) => Key::Str(i.to_string()),
+                    Key::Index(i) => Key::Str(i.to_string().into()),
                     Key::Other(text) => Key::Str(text),
                     key => key,
                 };

@@ -23,7 +23,7 @@ pub(super) fn names(document: &Document, nodes: &[(String, NodeId)]) -> HashMap<
     let names = unique_names(found.iter().map(|(_, path)| path.as_slice()));
     let mut out = HashMap::with_capacity(found.len());
     for ((name, _), new) in found.iter().zip(names) {
-        out.entry((*name).to_owned()).or_insert(new);
+        out.entry((*name).to_owned()).or_insert_with(|| new.to_string());
     }
     out
 }

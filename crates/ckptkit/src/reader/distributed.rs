@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use ckptkit_core::{Key, Region, Result, Section, TensorInfo, TensorSource};
 use distcp::DistCheckpoint;
@@ -36,7 +37,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let listed = checkpoint.infos().zip(checkpoint.tensors()).zip(checkpoint.paths());
     for ((info, tensor), path) in listed {
         match tensor {
-            Ok(tensor) => entries.push(Entry { tensor, path }),
+            Ok(tensor) => entries.push(Entry { tensor, path: path.into() }),
             Err(e) => failures.push((info.name().to_owned(), e)),
         }
     }
@@ -118,7 +119,7 @@ pub(super) fn root() -> Rule {
 fn has_key(entries: &[Entry], key: &str) -> bool {
     entries
         .iter()
-        .any(|e| e.path.len() > 1 && matches!(e.path.first(), Some(Key::Str(k)) if k == key))
+        .any(|e| e.path.len() > 1 && matches!(e.path.first(), Some(Key::Str(k)) if **k == *key))
 }
 
 /// What names of the files in `context/` are relative to.
@@ -133,7 +134,7 @@ fn context_root(checkpoint: &DistCheckpoint) -> Option<std::path::PathBuf> {
 /// From Lightning's `meta.pt`; optimizers are counted by the keys that hold their state.
 fn training(checkpoint: &DistCheckpoint) -> Option<Training> {
     let meta = checkpoint.meta().ok().flatten()?;
-    let optimizers: std::collections::BTreeSet<String> = checkpoint
+    let optimizers: std::collections::BTreeSet<Arc<str>> = checkpoint
         .paths()
         .filter_map(|p| match p.first() {
             Some(Key::Str(k)) if super::torch::is_optimizer(k) => Some(k.clone()),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ckptkit_core::{Error, Key, Result, Section, Tensor};
+use ckptkit_core::{Error, Result, Section};
 use nemo_archive::{NemoArchive, Weights, WeightsLayout};
 use torch_save::TorchFile;
 
@@ -92,10 +92,9 @@ fn entries(weights: &Weights) -> Vec<Entry> {
     #[cfg(feature = "distcp")]
     if let Some(inner) = weights.distributed() {
         let paths = inner.paths().zip(weights.tensors());
-        return paths.map(|(path, t)| Entry { path, tensor: t.clone() }).collect();
+        return paths.map(|(path, t)| Entry { path: path.into(), tensor: t.clone() }).collect();
     }
-    let flat = |t: &Tensor| Entry { path: vec![Key::Str(t.name().to_owned())], tensor: t.clone() };
-    weights.tensors().iter().map(flat).collect()
+    weights.tensors().iter().cloned().map(Entry::flat).collect()
 }
 
 /// The object that a sidecar keeps beside a distributed checkpoint inside.

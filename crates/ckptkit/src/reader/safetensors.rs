@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use ckptkit_core::{Error, Key, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
+use ckptkit_core::{Error, Result, Section, StorageId, Tensor, TensorBytes, TensorInfo};
 use st_io::StCheckpoint;
 
 #[cfg(feature = "torch")]
@@ -47,9 +47,7 @@ fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
     let mut failures = Vec::new();
     for (info, tensor) in checkpoint.infos().zip(checkpoint.tensors()) {
         match tensor {
-            Ok(tensor) => {
-                entries.push(Entry { path: vec![Key::Str(info.name().to_owned())], tensor })
-            }
+            Ok(tensor) => entries.push(Entry::flat(tensor)),
             Err(e) => failures.push((info.name().to_owned(), e)),
         }
     }
@@ -178,7 +176,7 @@ fn tie(entries: &mut Vec<Entry>, aliases: &BTreeMap<String, String>) -> Result<(
         };
         let (kept, removed_tensor) = (of(kept)?, of(removed)?);
         entries[i].tensor = kept;
-        entries.push(Entry { path: vec![Key::Str(removed.clone())], tensor: removed_tensor });
+        entries.push(Entry::flat(removed_tensor));
     }
     Ok(())
 }

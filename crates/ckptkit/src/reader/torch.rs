@@ -47,7 +47,7 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
 pub(super) fn entries(file: &TorchFile) -> Vec<Entry> {
     file.tensors()
         .iter()
-        .map(|e| Entry { tensor: e.tensor().clone(), path: e.path().to_vec() })
+        .map(|e| Entry { tensor: e.tensor().clone(), path: e.shared_path() })
         .collect()
 }
 

@@ -196,7 +196,7 @@ impl Tables {
     /// The entry's place in the tree.
     pub(crate) fn path(&self, entry: &Entry) -> Vec<Key> {
         match entry.path {
-            PathAt::Absent => vec![Key::Str(entry.fqn.clone())],
+            PathAt::Absent => vec![Key::Str(entry.fqn.as_str().into())],
             PathAt::Own(i) => self.own_paths[i as usize].clone(),
             PathAt::Parts { start, len } => {
                 let mut at = 0;
@@ -207,7 +207,7 @@ impl Tables {
                     at += n + 1;
                     match text.parse() {
                         Ok(i) if part & INDEX_PART != 0 => Key::Index(i),
-                        _ => Key::Str(text.to_owned()),
+                        _ => Key::Str(text.into()),
                     }
                 });
                 keys.collect()

@@ -23,7 +23,7 @@ impl Decoder {
             keys.push(match part.kind() {
                 Kind::Str(text) => {
                     self.path_text += text.len();
-                    Key::Str(walk::escaped(text))
+                    Key::Str(walk::escaped(text).into())
                 }
                 Kind::Int(i) if i >= 0 => {
                     let most = most_positions(self.tables.entries.len()) as u64;

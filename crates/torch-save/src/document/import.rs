@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ckptkit_core::{Error, Result, ResultExt};
 
 use super::{Body, Document, Stored};
-use crate::container::{Container, Located};
+use crate::container::{Container, Storages};
 use crate::file::TorchFile;
 use crate::pickle::{Builder, Kind, NodeId, NodeRef};
 use crate::storage::{self, StorageRef};
@@ -21,7 +21,7 @@ pub(super) struct Import {
     /// elements.
     views: HashMap<NodeId, u64>,
     /// Where the archive's members lie, found together.
-    located: Located,
+    located: Storages<'static>,
 }
 
 impl Document {
@@ -57,15 +57,15 @@ impl Document {
                     crate::text::repr(id)
                 )))
             })?;
-            if let Some((_, start, _)) = wanted.view {
+            if let Some((start, _)) = wanted.view {
                 views.insert(node.id(), start);
             }
-            if let Some(&there) = storages.get(&wanted.key) {
+            if let Some(&there) = storages.get(&*wanted.key) {
                 return Ok(Some(there));
             }
             let index = builder.uint(stored.len() as u64);
             let there = builder.persistent(index);
-            storages.insert(wanted.key.clone(), there);
+            storages.insert(wanted.key.clone().into_owned(), there);
             stored.push(storage_of(file, wanted, located));
             Ok(Some(there))
         });
@@ -88,7 +88,7 @@ impl Document {
             nodes: HashMap::new(),
             storages: HashMap::new(),
             views: HashMap::new(),
-            located: Located::default(),
+            located: Storages::default(),
         };
         if file.container() == Container::TarEra {
             // Tensors are no calls there: each persistent id stands for a whole one.
@@ -102,27 +102,24 @@ impl Document {
             }
             return Ok(import);
         }
-        let keys: Vec<String> = file
-            .graph()
-            .nodes()
-            .filter_map(|n| match n.kind() {
-                Kind::PersId(id) => storage::parse(n.other(id))?.ok().map(|s| s.key),
-                _ => None,
-            })
-            .collect();
-        let keys: ckptkit_core::hash::HashSet<&str> = keys.iter().map(String::as_str).collect();
-        import.located = file.opened().locate(0, &keys);
+        for node in file.graph().nodes() {
+            let Kind::PersId(id) = node.kind() else { continue };
+            if let Some(Ok(storage)) = storage::parse(node.other(id)) {
+                import.located.entry(storage.key.into_owned().into()).or_default();
+            }
+        }
+        file.opened().locate(0, &mut import.located);
         Ok(import)
     }
 }
 
-fn storage_of(file: &TorchFile, wanted: StorageRef, located: &mut Located) -> Stored {
+fn storage_of(file: &TorchFile, wanted: StorageRef<'_>, located: &mut Storages<'static>) -> Stored {
     if let Some(stored) = file.opened().stored(&wanted.key) {
         return stored.clone();
     }
     let find = || {
         let opened = file.opened();
-        let section = opened.storage(0, &wanted, located)?;
+        let section = opened.located(0, &wanted.key, located)?;
         if wanted.byte_len() != Some(section.len()) {
             return Err(Error::malformed(format!(
                 "{} bytes are stored, the tensor says {} elements of {} bytes",
@@ -141,7 +138,8 @@ fn storage_of(file: &TorchFile, wanted: StorageRef, located: &mut Located) -> St
     let body = find()
         .within(|| format!("storage {}", wanted.key))
         .map_err(|e| e.in_file(file.section().name()));
-    Stored { dtype: wanted.dtype, location: wanted.location, numel: wanted.numel, body }
+    let location = wanted.location.into_owned();
+    Stored { dtype: wanted.dtype, location, numel: wanted.numel, body }
 }
 
 /// `('module', class, source file, source)`: old streams keep the source of pickled modules.

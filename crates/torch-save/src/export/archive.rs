@@ -48,7 +48,7 @@ pub(crate) fn open(section: &Section, archive: Archive, limits: &Limits) -> Resu
     for model in &models {
         let prefix = match models.len() {
             1 => Vec::new(),
-            _ => vec![Key::Str((*model).to_owned())],
+            _ => vec![Key::Str((*model).into())],
         };
         for folder in &FOLDERS {
             listing.folder(model, &prefix, folder)?;
@@ -153,7 +153,7 @@ impl<'a> Listing<'a> {
             .within(|| format!("member {name}"))?;
         for (name, payload) in entries {
             let mut path = prefix.to_vec();
-            path.push(Key::Str(name));
+            path.push(Key::Str(name.into()));
             if let Err(e) = payload.and_then(|payload| self.entry(&path, folder, &payload)) {
                 self.push(path, Err(e), folder.kind);
             }
@@ -236,7 +236,7 @@ impl<'a> Listing<'a> {
         self.push(path.to_vec(), Ok(tensor), kind);
         if let Some(raw) = self.raw.last_mut() {
             raw.requires_grad = meta.requires_grad;
-            raw.location = meta.location();
+            raw.location = meta.location().map(Into::into);
         }
         Ok(())
     }
@@ -311,8 +311,8 @@ impl<'a> Listing<'a> {
                 tensor,
                 kind: entry.kind(),
                 requires_grad: entry.requires_grad(),
-                class: entry.class().map(str::to_owned),
-                location: entry.location().map(str::to_owned),
+                class: entry.class.clone(),
+                location: entry.location.clone(),
                 part_of: entry.part_of().map(|p| base + p),
             });
         }
@@ -320,7 +320,7 @@ impl<'a> Listing<'a> {
             let mut path = path.to_vec();
             // The root itself, where nothing else was found.
             if !(file.tensors().is_empty() && name == "tensor") {
-                path.push(Key::Str(name.clone()));
+                path.push(Key::Str(name.as_str().into()));
             }
             let e = e.clone().within(format_args!("member {}", member.name()));
             self.push(path, Err(e), TensorKind::Plain);

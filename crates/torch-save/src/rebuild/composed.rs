@@ -96,7 +96,7 @@ pub(super) fn wrapper<'a>(args: &[NodeRef<'a>]) -> Result<Spec<'a>> {
     };
     let spec = Spec::without_bytes(kind, dtype_of(*dtype)?, dims(*size, "size")?, why);
     Ok(Spec {
-        class: class.map(|g| g.to_string()),
+        class: class.map(|g| g.to_string().into()),
         requires_grad: args.get(7).and_then(|n| n.as_bool()).unwrap_or(false),
         ..spec
     })
@@ -203,5 +203,5 @@ pub(super) fn is_jagged(spec: &Spec<'_>) -> bool {
 }
 
 fn has_part(spec: &Spec<'_>, name: &str) -> bool {
-    spec.parts.iter().any(|(key, _)| matches!(key, Key::Str(k) if k == name))
+    spec.parts.iter().any(|(key, _)| matches!(key, Key::Str(k) if **k == *name))
 }

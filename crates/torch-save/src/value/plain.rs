@@ -175,12 +175,12 @@ impl<'c> Context<'c> {
         if let Some(Ok(storage)) = crate::storage::parse(id) {
             object.class = "torch.storage".into();
             object.value = Some(Value::Dict(vec![
-                (Value::Str("key".into()), Value::Str(storage.key.clone())),
+                (Value::Str("key".into()), Value::Str(storage.key.clone().into_owned())),
                 (
                     Value::Str("dtype".into()),
                     storage.dtype.map_or(Value::None, |d| Value::Str(d.name().into())),
                 ),
-                (Value::Str("location".into()), Value::Str(storage.location.clone())),
+                (Value::Str("location".into()), Value::Str(storage.location.clone().into_owned())),
                 (Value::Str("numel".into()), integer(storage.numel)),
             ]));
         } else {

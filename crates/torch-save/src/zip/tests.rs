@@ -425,13 +425,15 @@ fn opening_reads_the_directory_alone() {
     let members: Vec<_> = archive.members().collect();
     let one_by_one: Vec<_> = members.iter().map(|m| m.section().unwrap().offset()).collect();
     assert_eq!(sparse.take_reads().len(), 1001);
-    let together: Vec<_> =
-        archive.sections(&members).into_iter().map(|s| s.unwrap().offset()).collect();
-    assert_eq!(together, one_by_one);
+    let together = |members: &[Member<'_>]| {
+        let mut offsets = Vec::new();
+        archive.sections(members, |_, section| offsets.push(section.unwrap().offset()));
+        offsets
+    };
+    assert_eq!(together(&members), one_by_one);
     assert!(sparse.take_reads().len() < 60);
     let backwards: Vec<_> = members.iter().rev().copied().collect();
-    let mut offsets: Vec<_> =
-        archive.sections(&backwards).into_iter().map(|s| s.unwrap().offset()).collect();
+    let mut offsets = together(&backwards);
     offsets.reverse();
     assert_eq!(offsets, one_by_one);
 }
