@@ -62,7 +62,7 @@ pub use entry_path::EntryPath;
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use layout::{Checksum, Layout, OutputFile, Segment};
 pub use limits::Limits;
-pub use path::{Key, join, unique_names};
+pub use path::{Key, are_unique, join, joined, unique_names};
 pub use progress::{CopyReport, Observer, Progress, Unobserved};
 pub use section::{ReadAt, Section, SectionReader};
 pub use sequential::Sequential;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::hash::{HashMap, HashMapExt};
+use crate::hash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
 /// One step from a container to what it holds. Cheap to clone: the paths of a checkpoint share
 /// their steps.
@@ -64,16 +64,21 @@ fn push_joined(path: &[Key], out: &mut String) {
     }
 }
 
-/// As [`join`]; a path of one text is that text, not a copy of it.
-fn joined(path: &[Key], scratch: &mut String) -> Arc<str> {
+/// As [`join`], shared; the name of a path of one text is that text, not a copy of it.
+#[must_use]
+pub fn joined(path: &[Key]) -> Arc<str> {
     match path {
         [Key::Str(only) | Key::Other(only)] => Arc::clone(only),
-        path => {
-            scratch.clear();
-            push_joined(path, scratch);
-            Arc::from(scratch.as_str())
-        }
+        path => join(path).into(),
     }
+}
+
+/// Whether no two names are equal.
+#[must_use]
+pub fn are_unique<'a>(names: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut names = names.into_iter();
+    let mut seen = HashSet::with_capacity(names.size_hint().0);
+    names.all(|name| seen.insert(name))
 }
 
 fn escaped(path: &[Key], brackets: bool) -> String {
@@ -96,8 +101,7 @@ fn escaped(path: &[Key], brackets: bool) -> String {
 #[must_use]
 pub fn unique_names<'a>(paths: impl IntoIterator<Item = &'a [Key]>) -> Vec<Arc<str>> {
     let paths: Vec<&[Key]> = paths.into_iter().collect();
-    let mut scratch = String::new();
-    let mut names: Vec<Arc<str>> = paths.iter().map(|p| joined(p, &mut scratch)).collect();
+    let mut names: Vec<Arc<str>> = paths.iter().map(|p| joined(p)).collect();
     for brackets in [false, true] {
         for i in clashing(&names) {
             names[i] = escaped(paths[i], brackets).into();

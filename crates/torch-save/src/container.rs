@@ -1,6 +1,5 @@
 //! Which of torch's containers a file is, and where its storages lie.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use ckptkit_core::hash::HashMap;
@@ -79,17 +78,10 @@ enum Store {
     Memory(HashMap<String, Stored>),
 }
 
-/// What is known of a storage.
+/// Where the storages of an object lie that were found together: by the number of the archive's
+/// member, until someone takes them.
 #[derive(Default)]
-pub(crate) struct Known {
-    /// Its number, once a tensor was placed in it.
-    pub(crate) index: Option<u32>,
-    /// Its bytes, once they were looked for.
-    pub(crate) found: Option<Result<Section>>,
-}
-
-/// The storages of an object by their keys.
-pub(crate) type Storages<'a> = HashMap<Cow<'a, str>, Known>;
+pub(crate) struct Located(Vec<Option<Result<Section>>>);
 
 /// An opened container. There is always an object; a torch.export archive's is `None`.
 pub(crate) struct Opened {
@@ -100,12 +92,6 @@ pub(crate) struct Opened {
     pub(crate) notes: Vec<String>,
     store: Store,
     name: String,
-}
-
-/// The key of the storage that a member of `folder` holds.
-fn key_in<'a>(folder: &str, member: &'a str) -> Option<&'a str> {
-    let (found, key) = member.split_once('/')?;
-    found.eq_ignore_ascii_case(folder).then_some(key)
 }
 
 const LOCAL_HEADER: &[u8] = b"PK\x03\x04";
@@ -348,30 +334,19 @@ impl Opened {
         }))
     }
 
-    /// Finds the members of an archive that hold these storages of object `part`, all together.
-    pub(crate) fn locate(&self, part: usize, storages: &mut Storages<'_>) {
-        let Store::Zip(archive) = &self.store else { return };
+    /// Finds all storages of object `part` together, which in an archive takes far fewer reads than
+    /// one by one.
+    pub(crate) fn locate(&self, part: usize) -> Located {
+        let Store::Zip(archive) = &self.store else { return Located::default() };
         let folder = self.folder(part);
-        let wanted =
-            |m: &Member<'_>| key_in(folder, m.name()).is_some_and(|key| storages.contains_key(key));
-        let members: Vec<_> = archive.members().filter(wanted).collect();
-        archive.sections(&members, |member, section| {
-            let key = key_in(folder, member.name());
-            if let Some(known) = key.and_then(|key| storages.get_mut(key)) {
-                known.found = Some(section);
-            }
-        });
-    }
-
-    /// The bytes of a storage that may be among those which were located.
-    pub(crate) fn located(
-        &self,
-        part: usize,
-        key: &str,
-        storages: &mut Storages<'_>,
-    ) -> Result<Section> {
-        let found = storages.get_mut(key).and_then(|known| known.found.take());
-        found.unwrap_or_else(|| self.storage(part, key))
+        let inside = |m: &Member<'_>| {
+            m.name().split_once('/').is_some_and(|(found, _)| found.eq_ignore_ascii_case(folder))
+        };
+        let members: Vec<_> = archive.members().filter(inside).collect();
+        let mut located = Vec::new();
+        located.resize_with(members.last().map_or(0, |m| m.number() + 1), || None);
+        archive.sections(&members, |member, section| located[member.number()] = Some(section));
+        Located(located)
     }
 
     fn folder(&self, part: usize) -> &'static str {
@@ -379,25 +354,21 @@ impl Opened {
     }
 
     /// The bytes of a storage of object `part`, however many they are.
-    pub(crate) fn storage(&self, part: usize, key: &str) -> Result<Section> {
-        let missing = || {
-            Error::malformed("its bytes are not in the file")
-                .hint("the file is incomplete: copy it again")
+    pub(crate) fn storage(&self, part: usize, key: &str, located: &mut Located) -> Result<Section> {
+        let found = match &self.store {
+            Store::None => None,
+            Store::Memory(storages) => storages.get(key).map(Stored::section),
+            Store::TarEra(tar) => tar.storages.get(key).map(|s| Ok(s.bytes.clone())),
+            Store::Legacy(legacy) => legacy.storages.get(key).map(|s| Ok(s.clone())),
+            Store::Zip(archive) => archive.get(&format!("{}/{key}", self.folder(part))).map(|m| {
+                let located = located.0.get_mut(m.number()).and_then(Option::take);
+                located.unwrap_or_else(|| m.section())
+            }),
         };
-        match &self.store {
-            Store::None => Err(missing()),
-            Store::Memory(storages) => {
-                storages.get(key).map_or_else(|| Err(missing()), Stored::section)
-            }
-            Store::TarEra(tar) => {
-                tar.storages.get(key).map(|s| s.bytes.clone()).ok_or_else(missing)
-            }
-            Store::Legacy(legacy) => legacy.storages.get(key).cloned().ok_or_else(missing),
-            Store::Zip(archive) => {
-                let member = format!("{}/{key}", self.folder(part));
-                archive.get(&member).ok_or_else(missing)?.section()
-            }
-        }
+        found.unwrap_or_else(|| {
+            Err(Error::malformed("its bytes are not in the file")
+                .hint("the file is incomplete: copy it again"))
+        })
     }
 
     /// The checksum that the archive has for the whole of a storage, where it has one.

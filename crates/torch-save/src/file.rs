@@ -11,9 +11,8 @@ use ckptkit_core::{
 };
 
 use crate::container::{self, Container, Opened};
-use crate::flatten;
+use crate::listing::Listing;
 use crate::pickle::{Graph, NodeId, NodeRef};
-use crate::place::Placer;
 use crate::rebuild::TensorKind;
 
 /// A tensor of a file: where it stands in the object, what it is, and its lazy bytes.
@@ -184,86 +183,19 @@ impl TorchFile {
 
     pub(crate) fn of(mut opened: Opened, section: &Section) -> Result<Self> {
         let raw = std::mem::take(&mut opened.raw);
-        let mut notes = opened.notes.clone();
-        let mut failures = Vec::new();
-        let mut drafts = Vec::new();
-        for (part, object) in opened.objects.iter().enumerate() {
-            let walk =
-                flatten::walk(&object.graph, &object.prefix, &|node| opened.recognise(part, node));
-            notes.extend(walk.notes);
-            failures.extend(walk.stopped.map(|(name, e)| (name, e.in_file(section.name()))));
-            drafts.push(walk.found);
+        let mut listing = Listing::new(&opened, &raw, None, section.name());
+        if !listing.has_unique_names() {
+            let names = unique_names(listing.paths());
+            listing = Listing::new(&opened, &raw, Some(&names), section.name());
         }
-        let all = || drafts.iter().flatten();
-        let names = unique_names(all().map(|f| &f.path[..]).chain(raw.iter().map(|r| &r.path[..])));
-        let drafted = names.len() - raw.len();
-        let parts = drafts.iter().enumerate();
-        let specs = parts.flat_map(|(part, found)| {
-            found.iter().filter_map(move |f| Some((part, f.spec.as_ref().ok()?)))
-        });
-        let mut placer = Placer::new(&opened, specs);
-        let mut entries: Vec<TensorEntry> = Vec::with_capacity(names.len());
-        let mut of_root = 0;
-        let mut left = names.iter();
-        for (part, drafts) in drafts.into_iter().enumerate() {
-            // Positions differ from those of the drafts once one of them failed.
-            let mut positions: Vec<Option<usize>> = Vec::with_capacity(drafts.len());
-            for (found, name) in drafts.into_iter().zip(left.by_ref()) {
-                let placed = found.spec.and_then(|spec| placer.place(part, name, spec));
-                positions.push(placed.is_ok().then_some(entries.len()));
-                match placed {
-                    Ok(placed) => entries.push(TensorEntry {
-                        path: found.path,
-                        tensor: placed.tensor,
-                        node: found.node,
-                        kind: placed.kind,
-                        requires_grad: placed.requires_grad,
-                        class: placed.class,
-                        location: placed.location,
-                        part_of: found.part_of.and_then(|p| positions.get(p).copied().flatten()),
-                    }),
-                    Err(e) => {
-                        let e = e.within(format_args!("tensor {name}")).in_file(section.name());
-                        failures.push((name.to_string(), e));
-                    }
-                }
-            }
-            if part == 0 {
-                of_root = entries.len();
-            }
-        }
-        notes.append(&mut placer.notes);
-        let node = opened
-            .objects
-            .first()
-            .map_or_else(|| Graph::none().root().id(), |o| o.graph.root().id());
-        let mut raw_at: Vec<Option<usize>> = Vec::with_capacity(raw.len());
-        for (raw, name) in raw.into_iter().zip(&names[drafted..]) {
-            raw_at.push(raw.tensor.is_ok().then_some(entries.len()));
-            match raw.tensor {
-                Ok(tensor) => entries.push(TensorEntry {
-                    path: raw.path.into(),
-                    tensor: tensor.renamed(Arc::clone(name)),
-                    node,
-                    kind: raw.kind,
-                    requires_grad: raw.requires_grad,
-                    class: raw.class,
-                    location: raw.location,
-                    part_of: raw.part_of.and_then(|p| raw_at.get(p).copied().flatten()),
-                }),
-                Err(e) => failures.push((
-                    name.to_string(),
-                    e.within(format_args!("tensor {name}")).in_file(section.name()),
-                )),
-            }
-        }
+        let Listing { entries, of_root, failures, notes, .. } = listing;
         Ok(Self(Arc::new(Inner {
             opened,
             entries,
             of_root,
             by_name: OnceLock::new(),
             by_node: OnceLock::new(),
-            failures,
+            failures: failures.into_iter().map(|f| (f.name.to_string(), f.error)).collect(),
             notes,
             section: section.clone(),
         })))

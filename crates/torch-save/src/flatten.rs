@@ -15,17 +15,14 @@ use crate::text;
 /// A tensor and where it stands.
 pub(crate) struct Found<'a> {
     pub(crate) path: Arc<[Key]>,
-    /// The step that led to it.
-    at: usize,
     pub(crate) node: NodeId,
     pub(crate) spec: Result<Spec<'a>>,
-    /// It is a part of the tensor with this position in the list.
+    /// It is a part of the tensor that was found as this one, counted from 0.
     pub(crate) part_of: Option<usize>,
 }
 
-/// Everything that one graph holds.
-pub(crate) struct Walk<'a> {
-    pub(crate) found: Vec<Found<'a>>,
+/// What is said of a graph beside its tensors.
+pub(crate) struct Walk {
     pub(crate) notes: Vec<String>,
     /// Where and why it ended before everything was seen.
     pub(crate) stopped: Option<(String, Error)>,
@@ -50,79 +47,113 @@ const MAX_REPEATS: usize = 4;
 /// Bytes of a name that count as one unit of work.
 const NAME_UNIT: usize = 32;
 
-/// `prefix` stands before every path.
+/// What is left to visit of a container.
+struct Frame<'a> {
+    children: std::vec::IntoIter<(Key, NodeRef<'a>)>,
+    /// The step to the container.
+    at: usize,
+    /// The tensor that it is a part of.
+    owner: Option<usize>,
+}
+
+/// Gives every tensor to `take`; `prefix` stands before every path.
 pub(crate) fn walk<'a>(
     graph: &'a Graph,
     prefix: &[Key],
     recognise: &dyn Fn(NodeRef<'a>) -> Option<Result<Spec<'a>>>,
-) -> Walk<'a> {
+    take: &mut dyn FnMut(Found<'a>),
+) -> Walk {
     let mut steps: Vec<Step> = Vec::new();
     let mut entered: HashMap<NodeId, usize> = HashMap::new();
     let mut again: Vec<(NodeId, usize)> = Vec::new();
-    let mut found: Vec<Found<'a>> = Vec::new();
+    // The containers that hold tensors themselves.
+    let mut holders: Vec<usize> = Vec::new();
+    let mut count = 0;
     let mut keys = Vec::new();
-    let mut pending: Vec<(NodeRef<'a>, usize, Option<usize>)> = vec![(graph.root(), ROOT, None)];
+    let mut frames: Vec<Frame<'a>> = Vec::new();
     let size = graph.len().saturating_add(graph.edge_count());
     let mut budget = size.saturating_mul(MAX_REPEATS).saturating_add(FREE_WORK);
     let mut stopped = None;
-    while let Some((node, at, part_of)) = pending.pop() {
-        let mut children: Vec<(Key, NodeRef<'a>)> = Vec::new();
-        let mut owner = part_of;
+    let mut next = Some((None, graph.root(), ROOT, None));
+    while let Some((key, node, parent, part_of)) = next.take().or_else(|| child(&mut frames)) {
+        let own = match &key {
+            Some(Key::Str(s) | Key::Other(s)) => 1 + s.len() / NAME_UNIT,
+            _ => 1,
+        };
+        let cost = own.saturating_add(steps.get(parent).map_or(0, |s| s.cost));
+        budget = budget.saturating_sub(own);
+        let step = |key: Option<Key>| key.map(|key| Step { parent, key, node: node.id(), cost });
+        let (children, at, owner);
         if let Some(spec) = recognise(node) {
-            budget = budget.saturating_sub(steps.get(at).map_or(0, |s| s.cost));
+            budget = budget.saturating_sub(cost);
             if budget == 0 {
-                stopped = Some(too_much(&steps, at));
+                stopped = Some(too_much(key.as_ref()));
                 break;
             }
-            back_to_root(&steps, at, prefix, &mut keys);
-            if keys.is_empty() {
-                keys.push(Key::Str("tensor".into()));
-            }
-            let path = keys.drain(..).rev().collect();
-            owner = Some(found.len());
             let parts = spec.as_ref().map(|s| s.parts.clone()).unwrap_or_default();
-            found.push(Found { path, at, node: node.id(), spec, part_of });
-            // A tensor object that several names share is listed under each, its parts once.
-            if parts.is_empty() || entered.insert(node.id(), at).is_none() {
-                children = parts;
+            // The parts of a tensor that is the root itself are named after it.
+            let key = key.or_else(|| prefix.is_empty().then(|| Key::Str("tensor".into())));
+            keys.extend(key.clone());
+            back_to_root(&steps, parent, prefix, &mut keys);
+            let path = keys.drain(..).rev().collect();
+            take(Found { path, node: node.id(), spec, part_of });
+            if holders.last() != Some(&parent) {
+                holders.push(parent);
             }
+            owner = Some(count);
+            count += 1;
+            if parts.is_empty() {
+                continue;
+            }
+            at = enter(&mut steps, step(key));
+            // A tensor object that several names share is listed under each, its parts once.
+            children = if entered.insert(node.id(), at).is_none() { parts } else { Vec::new() };
+            holders.push(at);
         } else if is_container(node) {
+            at = enter(&mut steps, step(key));
             if entered.contains_key(&node.id()) {
                 again.push((node.id(), at));
                 continue;
             }
             entered.insert(node.id(), at);
             children = children_of(node);
+            owner = part_of;
+        } else {
+            continue;
         }
         budget = budget.saturating_sub(1 + children.len());
         if budget == 0 {
-            stopped = Some(too_much(&steps, at));
+            stopped = Some(too_much(steps.get(at).map(|s| &s.key)));
             break;
         }
-        let root_tensor = at == ROOT && owner.is_some();
-        for (key, child) in children.into_iter().rev() {
-            if !is_container(child) {
-                continue;
-            }
-            let parent = if root_tensor && prefix.is_empty() {
-                let key = Key::Str("tensor".into());
-                steps.push(Step { parent: ROOT, key, node: node.id(), cost: 1 });
-                steps.len() - 1
-            } else {
-                at
-            };
-            let own = match &key {
-                Key::Str(s) | Key::Other(s) => 1 + s.len() / NAME_UNIT,
-                _ => 1,
-            };
-            budget = budget.saturating_sub(own);
-            let cost = own.saturating_add(steps.get(parent).map_or(0, |s| s.cost));
-            steps.push(Step { parent, key, node: child.id(), cost });
-            pending.push((child, steps.len() - 1, owner));
+        frames.push(Frame { children: children.into_iter(), at, owner });
+    }
+    let notes = repeated(&steps, &holders, &again, &entered, prefix);
+    Walk { notes, stopped }
+}
+
+/// Where a step is, the root being none.
+fn enter(steps: &mut Vec<Step>, step: Option<Step>) -> usize {
+    match step {
+        Some(step) => {
+            steps.push(step);
+            steps.len() - 1
+        }
+        None => ROOT,
+    }
+}
+
+type Visit<'a> = (Option<Key>, NodeRef<'a>, usize, Option<usize>);
+
+/// The next thing to visit, in the order of the file.
+fn child<'a>(frames: &mut Vec<Frame<'a>>) -> Option<Visit<'a>> {
+    loop {
+        let frame = frames.last_mut()?;
+        match frame.children.find(|(_, child)| is_container(*child)) {
+            Some((key, child)) => return Some((Some(key), child, frame.at, frame.owner)),
+            None => drop(frames.pop()),
         }
     }
-    let notes = repeated(&steps, &found, &again, &entered, prefix);
-    Walk { found, notes, stopped }
 }
 
 /// The keys from a place to the root, and those before it.
@@ -134,8 +165,8 @@ fn back_to_root(steps: &[Step], mut at: usize, prefix: &[Key], keys: &mut Vec<Ke
     keys.extend(prefix.iter().rev().cloned());
 }
 
-fn too_much(steps: &[Step], at: usize) -> (String, Error) {
-    let place = match steps.get(at).map(|s| &s.key) {
+fn too_much(key: Option<&Key>) -> (String, Error) {
+    let place = match key {
         Some(Key::Str(s) | Key::Other(s)) => s.chars().take(NAME_UNIT).collect(),
         Some(Key::Index(i)) => i.to_string(),
         _ => "tensor".into(),
@@ -150,7 +181,7 @@ fn too_much(steps: &[Step], at: usize) -> (String, Error) {
 /// What is said of containers with tensors that were reached again.
 fn repeated(
     steps: &[Step],
-    found: &[Found<'_>],
+    holders: &[usize],
     again: &[(NodeId, usize)],
     entered: &HashMap<NodeId, usize>,
     prefix: &[Key],
@@ -159,8 +190,8 @@ fn repeated(
         return Vec::new();
     }
     let mut with_tensors: HashSet<NodeId> = HashSet::new();
-    for found in found {
-        let mut at = found.at;
+    for &holder in holders {
+        let mut at = holder;
         while at != ROOT && with_tensors.insert(steps[at].node) {
             at = steps[at].parent;
         }

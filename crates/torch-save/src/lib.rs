@@ -103,6 +103,7 @@ mod export;
 mod file;
 mod flatten;
 mod legacy;
+mod listing;
 mod numpy;
 pub mod pickle;
 mod place;

@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use ckptkit_core::hash::HashMap;
 use ckptkit_core::{
     Dtype, Error, Result, ResultExt, Section, StorageId, Strided, Tensor, TensorBytes, TensorInfo,
     Transform, shape,
 };
 
-use crate::container::{Opened, Storages};
+use crate::container::{Located, Opened};
 use crate::rebuild::{Form, Spec, TensorKind};
 use crate::storage::StorageRef;
 
@@ -27,9 +28,11 @@ pub(crate) struct Placed {
 /// Finds storages in the container, each once.
 pub(crate) struct Placer<'a> {
     opened: &'a Opened,
-    /// Those of every object.
-    storages: Vec<Storages<'a>>,
-    next: u32,
+    located: Vec<Located>,
+    /// Positions in `found`, for every object by key.
+    known: Vec<HashMap<Cow<'a, str>, u32>>,
+    /// The storages in order of first reference.
+    found: Vec<Result<Section>>,
     /// The last one: most tensors of a file come from one place.
     location: Arc<str>,
     pub(crate) notes: Vec<String>,
@@ -37,29 +40,13 @@ pub(crate) struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// For the tensors of `specs`, each with the object that it is in: their storages are found
-    /// together, which in an archive takes far fewer reads.
-    pub(crate) fn new<'s>(
-        opened: &'a Opened,
-        specs: impl Iterator<Item = (usize, &'s Spec<'a>)>,
-    ) -> Self
-    where
-        'a: 's,
-    {
-        let mut storages: Vec<Storages<'a>> = Vec::new();
-        storages.resize_with(opened.objects.len(), Storages::default);
-        for (part, spec) in specs {
-            if let Form::Strided { storage, .. } = &spec.form {
-                storages[part].entry(storage.key.clone()).or_default();
-            }
-        }
-        for (part, wanted) in storages.iter_mut().enumerate() {
-            opened.locate(part, wanted);
-        }
+    pub(crate) fn new(opened: &'a Opened) -> Self {
+        let parts = opened.objects.len();
         Self {
             opened,
-            storages,
-            next: 0,
+            located: (0..parts).map(|part| opened.locate(part)).collect(),
+            known: vec![HashMap::default(); parts],
+            found: Vec::new(),
             location: META.into(),
             notes: Vec::new(),
             noted_endian: false,
@@ -130,18 +117,22 @@ impl<'a> Placer<'a> {
 
     fn storage(&mut self, part: usize, storage: &StorageRef<'a>) -> (StorageId, Result<Section>) {
         let container = u32::try_from(part).unwrap_or(u32::MAX);
-        let known = self.storages[part].entry(storage.key.clone()).or_default();
-        let index = *known.index.get_or_insert_with(|| {
-            self.next += 1;
-            self.next - 1
-        });
-        let found = known.found.get_or_insert_with(|| {
-            if storage.location == META {
-                return Ok(Section::from_bytes([], META));
+        let index = match self.known[part].get(&storage.key) {
+            Some(&index) => index,
+            None => {
+                // A graph has fewer nodes than that.
+                let index = u32::try_from(self.found.len()).unwrap_or(u32::MAX);
+                self.found.push(if storage.location == META {
+                    Ok(Section::from_bytes([], META))
+                } else {
+                    self.opened.storage(part, &storage.key, &mut self.located[part])
+                });
+                self.known[part].insert(storage.key.clone(), index);
+                index
             }
-            self.opened.storage(part, &storage.key)
-        });
-        let found = found.clone().within(|| format!("storage {}", storage.key));
+        };
+        let found = self.found[index as usize].clone();
+        let found = found.within(|| format!("storage {}", storage.key));
         (StorageId { container, index }, whole(found, storage))
     }
 }

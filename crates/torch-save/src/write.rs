@@ -1,10 +1,10 @@
 //! The archive that torch.save writes today, from a pickle and storages.
 
-use std::collections::hash_map::Entry;
+use std::collections::HashSet;
 
 use ckptkit_core::{Error, OutputFile, Result, ResultExt, Segment, Tensor};
 
-use crate::container::{Container, Known, Storages};
+use crate::container::Container;
 use crate::document::Document;
 use crate::file::TorchFile;
 use crate::pickle::Kind;
@@ -133,7 +133,7 @@ impl TorchFile {
         // What follows the end of the object is no part of it.
         pickle.truncate(self.graph().consumed());
         let mut members = Members::new(pickle, options)?;
-        let mut located = Storages::default();
+        let mut seen = HashSet::new();
         let mut storages = Vec::new();
         for node in self.graph().nodes() {
             let Kind::PersId(id) = node.kind() else { continue };
@@ -141,15 +141,14 @@ impl TorchFile {
             if wanted.view.is_some() || matches!(node.other(id).kind(), Kind::Str(_)) {
                 return Ok(None);
             }
-            if let Entry::Vacant(slot) = located.entry(wanted.key.clone()) {
-                slot.insert(Known::default());
+            if seen.insert(wanted.key.clone()) {
                 storages.push(wanted);
             }
         }
-        opened.locate(0, &mut located);
+        let mut located = opened.locate(0);
         for storage in storages {
             let section = opened
-                .located(0, &storage.key, &mut located)
+                .storage(0, &storage.key, &mut located)
                 .within(|| format!("storage {}", storage.key))
                 .in_file(self.section().name())?;
             if storage.byte_len() != Some(section.len()) {

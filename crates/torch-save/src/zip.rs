@@ -74,14 +74,16 @@ impl Archive {
     }
 
     fn all(&self) -> impl Iterator<Item = Member<'_>> {
-        self.0.records.iter().map(|record| Member { archive: &self.0, record })
+        let numbered = self.0.records.iter().enumerate();
+        numbered.map(|(number, record)| Member { archive: &self.0, record, number })
     }
 
     /// Looks a member up by its name below the root.
     pub(crate) fn get(&self, name: &str) -> Option<Member<'_>> {
         let full = format!("{}/{name}", self.0.root);
-        let at = self.0.index.find(&full, |i| self.0.name(i))?;
-        self.0.records.get(at as usize).map(|record| Member { archive: &self.0, record })
+        let number = self.0.index.find(&full, |i| self.0.name(i))? as usize;
+        let record = self.0.records.get(number)?;
+        Some(Member { archive: &self.0, record, number })
     }
 
     /// What is strange about the archive, but readable.
@@ -148,9 +150,15 @@ impl Ahead {
 pub(crate) struct Member<'a> {
     archive: &'a Inner,
     record: &'a Record,
+    number: usize,
 }
 
 impl<'a> Member<'a> {
+    /// Its position in the directory, from 0.
+    pub(crate) fn number(self) -> usize {
+        self.number
+    }
+
     /// The name below the root; the full name for a member outside it.
     pub(crate) fn name(self) -> &'a str {
         self.below_root().unwrap_or_else(|| self.full_name())

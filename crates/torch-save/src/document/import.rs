@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use ckptkit_core::{Error, Result, ResultExt};
 
 use super::{Body, Document, Stored};
-use crate::container::{Container, Storages};
+use crate::container::{Container, Located};
 use crate::file::TorchFile;
 use crate::pickle::{Builder, Kind, NodeId, NodeRef};
 use crate::storage::{self, StorageRef};
@@ -21,7 +21,7 @@ pub(super) struct Import {
     /// elements.
     views: HashMap<NodeId, u64>,
     /// Where the archive's members lie, found together.
-    located: Storages<'static>,
+    located: Located,
 }
 
 impl Document {
@@ -88,7 +88,7 @@ impl Document {
             nodes: HashMap::new(),
             storages: HashMap::new(),
             views: HashMap::new(),
-            located: Storages::default(),
+            located: Located::default(),
         };
         if file.container() == Container::TarEra {
             // Tensors are no calls there: each persistent id stands for a whole one.
@@ -102,24 +102,18 @@ impl Document {
             }
             return Ok(import);
         }
-        for node in file.graph().nodes() {
-            let Kind::PersId(id) = node.kind() else { continue };
-            if let Some(Ok(storage)) = storage::parse(node.other(id)) {
-                import.located.entry(storage.key.into_owned().into()).or_default();
-            }
-        }
-        file.opened().locate(0, &mut import.located);
+        import.located = file.opened().locate(0);
         Ok(import)
     }
 }
 
-fn storage_of(file: &TorchFile, wanted: StorageRef<'_>, located: &mut Storages<'static>) -> Stored {
+fn storage_of(file: &TorchFile, wanted: StorageRef<'_>, located: &mut Located) -> Stored {
     if let Some(stored) = file.opened().stored(&wanted.key) {
         return stored.clone();
     }
     let find = || {
         let opened = file.opened();
-        let section = opened.located(0, &wanted.key, located)?;
+        let section = opened.storage(0, &wanted.key, located)?;
         if wanted.byte_len() != Some(section.len()) {
             return Err(Error::malformed(format!(
                 "{} bytes are stored, the tensor says {} elements of {} bytes",
