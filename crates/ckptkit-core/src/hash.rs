@@ -4,4 +4,5 @@
 //! Listing a checkpoint is mostly looking names up, and with the standard library's hasher most of
 //! that is hashing.
 
+pub use foldhash::fast::RandomState;
 pub use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};

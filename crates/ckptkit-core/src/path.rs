@@ -64,12 +64,17 @@ fn push_joined(path: &[Key], out: &mut String) {
     }
 }
 
-/// As [`join`], shared; the name of a path of one text is that text, not a copy of it.
+/// As [`join`], shared; the name of a path of one text is that text, not a copy of it. What is in
+/// `scratch` is overwritten: of many paths the longest takes memory there, once.
 #[must_use]
-pub fn joined(path: &[Key]) -> Arc<str> {
+pub fn joined(path: &[Key], scratch: &mut String) -> Arc<str> {
     match path {
         [Key::Str(only) | Key::Other(only)] => Arc::clone(only),
-        path => join(path).into(),
+        path => {
+            scratch.clear();
+            push_joined(path, scratch);
+            Arc::from(scratch.as_str())
+        }
     }
 }
 
@@ -101,7 +106,8 @@ fn escaped(path: &[Key], brackets: bool) -> String {
 #[must_use]
 pub fn unique_names<'a>(paths: impl IntoIterator<Item = &'a [Key]>) -> Vec<Arc<str>> {
     let paths: Vec<&[Key]> = paths.into_iter().collect();
-    let mut names: Vec<Arc<str>> = paths.iter().map(|p| joined(p)).collect();
+    let mut scratch = String::new();
+    let mut names: Vec<Arc<str>> = paths.iter().map(|p| joined(p, &mut scratch)).collect();
     for brackets in [false, true] {
         for i in clashing(&names) {
             names[i] = escaped(paths[i], brackets).into();

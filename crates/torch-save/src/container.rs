@@ -360,7 +360,7 @@ impl Opened {
             Store::Memory(storages) => storages.get(key).map(Stored::section),
             Store::TarEra(tar) => tar.storages.get(key).map(|s| Ok(s.bytes.clone())),
             Store::Legacy(legacy) => legacy.storages.get(key).map(|s| Ok(s.clone())),
-            Store::Zip(archive) => archive.get(&format!("{}/{key}", self.folder(part))).map(|m| {
+            Store::Zip(archive) => archive.get_in(self.folder(part), key).map(|m| {
                 let located = located.0.get_mut(m.number()).and_then(Option::take);
                 located.unwrap_or_else(|| m.section())
             }),
@@ -374,7 +374,7 @@ impl Opened {
     /// The checksum that the archive has for the whole of a storage, where it has one.
     pub(crate) fn crc(&self, part: usize, key: &str) -> Option<u32> {
         let Store::Zip(archive) = &self.store else { return None };
-        archive.get(&format!("{}/{key}", self.folder(part)))?.crc()
+        archive.get_in(self.folder(part), key)?.crc()
     }
 
     /// The archive that it is in.

@@ -42,11 +42,11 @@ impl Listing {
             failures: Vec::new(),
             notes: opened.notes.clone(),
         };
-        let mut count = 0;
+        let (mut count, mut scratch) = (0, String::new());
         let mut name = |path: &[Key]| {
             count += 1;
             let given = names.and_then(|names| names.get(count - 1));
-            given.map_or_else(|| joined(path), Arc::clone)
+            given.map_or_else(|| joined(path, &mut scratch), Arc::clone)
         };
         let mut placer = Placer::new(opened);
         for (part, object) in opened.objects.iter().enumerate() {

@@ -127,63 +127,76 @@ fn recognise_within(node: NodeRef<'_>, depth: usize) -> Option<Result<Spec<'_>>>
     if depth > MAX_WRAPPERS {
         return Some(Err(too_many_wrappers()));
     }
-    let class = node.class().filter(|g| g.module.starts_with("torch"))?;
-    recognise_call(node, class, node.arguments(MAX_ARGUMENTS), depth)
+    let (callable, given) = node.callable()?;
+    let class = callable.as_global().filter(|g| g.module.starts_with("torch"))?;
+    let mut args = [node; MAX_ARGUMENTS];
+    recognise_call(node, class, first(given, &mut args), depth)
+}
+
+/// The first arguments of a tuple, in `room`.
+fn first<'r, 'a>(tuple: NodeRef<'a>, room: &'r mut [NodeRef<'a>]) -> &'r [NodeRef<'a>] {
+    let mut count = 0;
+    for (place, argument) in room.iter_mut().zip(tuple.iter_items()) {
+        *place = argument;
+        count += 1;
+    }
+    &room[..count]
 }
 
 fn recognise_call<'a>(
     node: NodeRef<'a>,
     callable: Global<'a>,
-    args: Vec<NodeRef<'a>>,
+    args: &[NodeRef<'a>],
     depth: usize,
 ) -> Option<Result<Spec<'a>>> {
     match (callable.module, callable.name) {
         ("torch._utils", name) => match name {
-            "_rebuild_tensor" | "_rebuild_tensor_v2" => Some(strided(&args)),
-            "_rebuild_tensor_v3" => Some(strided_untyped(&args)),
-            "_rebuild_parameter" => Some(wrapped(&args, TensorKind::Parameter, 1, depth)),
-            "_rebuild_parameter_with_state" => Some(
-                wrapped(&args, TensorKind::Parameter, 1, depth).map(|spec| match args.get(3) {
+            "_rebuild_tensor" | "_rebuild_tensor_v2" => Some(strided(args)),
+            "_rebuild_tensor_v3" => Some(strided_untyped(args)),
+            "_rebuild_parameter" => Some(wrapped(args, TensorKind::Parameter, 1, depth)),
+            "_rebuild_parameter_with_state" => {
+                Some(wrapped(args, TensorKind::Parameter, 1, depth).map(|spec| match args.get(3) {
                     Some(&state) => with_state(spec, state),
                     None => spec,
-                }),
-            ),
-            "_rebuild_qtensor" => Some(quantized(&args)),
-            "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => Some(sparse(&args, depth)),
-            "_rebuild_meta_tensor_no_storage" => Some(meta(&args)),
-            "_rebuild_wrapper_subclass" => Some(wrapper(&args)),
-            "_rebuild_device_tensor_from_numpy" | "_rebuild_xla_tensor" => Some(from_numpy(&args)),
-            "_rebuild_device_tensor_from_cpu_tensor" => {
-                Some(wrapped(&args, TensorKind::Plain, 3, depth))
+                }))
             }
-            "_rebuild_nested_tensor" => Some(nested(&args, depth)),
+            "_rebuild_qtensor" => Some(quantized(args)),
+            "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => Some(sparse(args, depth)),
+            "_rebuild_meta_tensor_no_storage" => Some(meta(args)),
+            "_rebuild_wrapper_subclass" => Some(wrapper(args)),
+            "_rebuild_device_tensor_from_numpy" | "_rebuild_xla_tensor" => Some(from_numpy(args)),
+            "_rebuild_device_tensor_from_cpu_tensor" => {
+                Some(wrapped(args, TensorKind::Plain, 3, depth))
+            }
+            "_rebuild_nested_tensor" => Some(nested(args, depth)),
             _ => None,
         },
         ("torch._tensor" | "torch.tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => {
-            let [func, class, inner, state, ..] = args[..] else {
+            let &[func, class, inner, state, ..] = args else {
                 return Some(Err(wrong_arguments(callable, args.len())));
             };
             // The arguments may hold themselves.
             if depth > MAX_WRAPPERS {
                 return Some(Err(too_many_wrappers()));
             }
-            let inner = inner.iter_items().take(MAX_ARGUMENTS).collect();
+            let mut room = [node; MAX_ARGUMENTS];
+            let inner = first(inner, &mut room);
             let spec = recognise_call(node, func.as_global()?, inner, depth + 1)?;
             Some(spec.map(|spec| cast(spec, class.as_global(), state)))
         }
         ("torch.nested._internal.nested_tensor", "_rebuild_njt" | "NestedTensor") => {
-            Some(jagged(&args, depth))
+            Some(jagged(args, depth))
         }
         ("torch.nn.parameter" | "torch.nn", "Parameter" | "Buffer" | "UninitializedParameter") => {
             let kind =
                 if callable.name == "Buffer" { TensorKind::Buffer } else { TensorKind::Parameter };
             match args.first() {
-                Some(_) => Some(wrapped(&args, kind, 1, depth).map(|s| with_old_state(s, node))),
+                Some(_) => Some(wrapped(args, kind, 1, depth).map(|s| with_old_state(s, node))),
                 None => Some(from_state(node).map(|spec| Spec { kind, ..spec })),
             }
         }
         ("torch.autograd.variable" | "torch.autograd", "Variable") => {
-            Some(wrapped(&args, TensorKind::Plain, 1, depth).map(|spec| with_old_state(spec, node)))
+            Some(wrapped(args, TensorKind::Plain, 1, depth).map(|spec| with_old_state(spec, node)))
         }
         ("torch._tensor" | "torch", "Tensor") => Some(from_state(node)),
         _ if callable.name.ends_with("Tensor") && storage::class_dtype(callable).is_some() => {
@@ -402,5 +415,5 @@ fn with_old_state<'a>(spec: Spec<'a>, node: NodeRef<'a>) -> Spec<'a> {
 fn from_state(node: NodeRef<'_>) -> Result<Spec<'_>> {
     let state =
         node.state().ok_or_else(|| Error::unsupported("a tensor object without its state"))?;
-    strided(&state.iter_items().take(MAX_ARGUMENTS).collect::<Vec<_>>())
+    strided(first(state, &mut [node; MAX_ARGUMENTS]))
 }

@@ -80,7 +80,15 @@ impl Archive {
 
     /// Looks a member up by its name below the root.
     pub(crate) fn get(&self, name: &str) -> Option<Member<'_>> {
-        let full = format!("{}/{name}", self.0.root);
+        self.find([&self.0.root, name].join("/"))
+    }
+
+    /// As [`Archive::get`] of `folder/name`.
+    pub(crate) fn get_in(&self, folder: &str, name: &str) -> Option<Member<'_>> {
+        self.find([&self.0.root, folder, name].join("/"))
+    }
+
+    fn find(&self, full: String) -> Option<Member<'_>> {
         let number = self.0.index.find(&full, |i| self.0.name(i))? as usize;
         let record = self.0.records.get(number)?;
         Some(Member { archive: &self.0, record, number })

@@ -1,11 +1,11 @@
 //! The central directory: its records, and what must hold between them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
+use ckptkit_core::hash::{HashMap, HashMapExt, RandomState};
 use ckptkit_core::{Error, Limits, Result, ResultExt, Section};
 use rawzip::CompressionMethod;
 
@@ -294,24 +294,29 @@ pub(super) struct Index {
     /// From a name's hash, or the next free number after it, to its record.
     slots: HashMap<u64, u32>,
     hasher: RandomState,
-    lower: String,
 }
+
+/// Names are rarely longer.
+const SHORT: usize = 128;
 
 impl Index {
     fn with_capacity(count: usize) -> Self {
-        Self {
-            slots: HashMap::with_capacity(count),
-            hasher: RandomState::new(),
-            lower: String::new(),
-        }
+        Self { slots: HashMap::with_capacity(count), hasher: RandomState::default() }
+    }
+
+    fn hash(&self, name: &str) -> u64 {
+        let mut short = [0; SHORT];
+        let Some(lower) = short.get_mut(..name.len()) else {
+            return self.hasher.hash_one(name.to_ascii_lowercase().as_bytes());
+        };
+        lower.copy_from_slice(name.as_bytes());
+        lower.make_ascii_lowercase();
+        self.hasher.hash_one(&*lower)
     }
 
     /// Adds the name of record `i`, or gives the record that has it already.
     fn insert<'a>(&mut self, name: &str, i: u32, names: impl Fn(u32) -> &'a str) -> Option<u32> {
-        self.lower.clear();
-        self.lower.push_str(name);
-        self.lower.make_ascii_lowercase();
-        let mut hash = self.hasher.hash_one(&self.lower);
+        let mut hash = self.hash(name);
         loop {
             match self.slots.entry(hash) {
                 Entry::Vacant(slot) => {
@@ -327,7 +332,7 @@ impl Index {
     }
 
     pub(super) fn find<'a>(&self, name: &str, names: impl Fn(u32) -> &'a str) -> Option<u32> {
-        let mut hash = self.hasher.hash_one(name.to_ascii_lowercase());
+        let mut hash = self.hash(name);
         loop {
             let &i = self.slots.get(&hash)?;
             if names(i).eq_ignore_ascii_case(name) {
