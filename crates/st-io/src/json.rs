@@ -92,37 +92,38 @@ impl Visitor<'_> for Integer<'_> {
     }
 }
 
-/// A list of at most `max` [`Integer`]s.
+/// A list of at most `max` [`Integer`]s, which takes the place of what is in `out`.
 pub(crate) struct Integers<'f> {
     pub(crate) failure: &'f Failure,
     pub(crate) what: &'static str,
     pub(crate) max: usize,
+    pub(crate) out: &'f mut Vec<u64>,
 }
 
 impl<'de> DeserializeSeed<'de> for Integers<'_> {
-    type Value = Vec<u64>;
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Vec<u64>, D::Error> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
         json.deserialize_seq(self)
     }
 }
 
 impl<'de> Visitor<'de> for Integers<'_> {
-    type Value = Vec<u64>;
+    type Value = ();
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} as a list of integers", self.what)
     }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u64>, A::Error> {
-        let mut out = Vec::with_capacity(4.min(self.max));
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        self.out.clear();
         while let Some(n) = seq.next_element_seed(Integer(self.failure))? {
-            if out.len() == self.max {
+            if self.out.len() == self.max {
                 return Err(self.failure.raise(Error::malformed(format!(
                     "{} has more than {} numbers",
                     self.what, self.max
                 ))));
             }
-            out.push(n);
+            self.out.push(n);
         }
-        Ok(out)
+        Ok(())
     }
 }
 

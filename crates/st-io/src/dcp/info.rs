@@ -76,17 +76,23 @@ impl<'de> Visitor<'de> for OffsetsSeed<'_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<u64>, A::Error> {
         let failure = self.0;
-        let mut offsets = None;
+        let mut offsets = Vec::new();
+        let mut given = false;
         while let Some(key) = map.next_key_seed(Text)? {
             if key == "saved_offsets" {
-                let seed = Integers { failure, what: "saved_offsets", max: MAX_DIMS };
-                if offsets.replace(map.next_value_seed(seed)?).is_some() {
+                let what = "saved_offsets";
+                map.next_value_seed(Integers { failure, what, max: MAX_DIMS, out: &mut offsets })?;
+                if std::mem::replace(&mut given, true) {
                     return Err(json::repeated(failure, "the entry", &key));
                 }
             } else {
                 map.next_value_seed(Skip { failure, depth: 4 })?;
             }
         }
-        offsets.ok_or_else(|| failure.raise(Error::malformed("saved_offsets are missing")))
+        if given {
+            Ok(offsets)
+        } else {
+            Err(failure.raise(Error::malformed("saved_offsets are missing")))
+        }
     }
 }

@@ -41,6 +41,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { failure, raw } = self;
         let mut has_metadata = false;
+        let mut room = Room::default();
         while let Some(name) = map.next_key_seed(Text)? {
             if name == "__metadata__" {
                 if std::mem::replace(&mut has_metadata, true) {
@@ -53,9 +54,13 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
                 }
                 continue;
             }
-            let seed = EntrySeed { failure, name: &name, unknown_keys: &mut raw.unknown_keys };
+            let unknown_keys = &mut raw.unknown_keys;
+            let seed = EntrySeed { failure, name: &name, unknown_keys, room: &mut room };
             match map.next_value_seed(seed) {
-                Ok(fields) => raw.entries.push(fields.entry(name).map_err(|e| failure.raise(e))?),
+                Ok(fields) => {
+                    let entry = fields.entry(name, &room.shape);
+                    raw.entries.push(entry.map_err(|e| failure.raise(e))?);
+                }
                 Err(e) => {
                     failure.place(format!("tensor {name}"));
                     return Err(e);
@@ -66,20 +71,28 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
     }
 }
 
+/// Where the numbers of one entry after the other are put.
+#[derive(Default)]
+struct Room {
+    shape: Vec<u64>,
+    offsets: Vec<u64>,
+}
+
+/// An entry without its shape.
 struct Fields {
     dtype: Result<Dtype, String>,
-    shape: Vec<u64>,
     begin: u64,
     end: u64,
 }
 
 impl Fields {
-    fn entry(self, name: String) -> Result<Entry> {
-        let Self { dtype, shape, begin, end } = self;
+    fn entry(self, name: String, shape: &[u64]) -> Result<Entry> {
+        let Self { dtype, begin, end } = self;
         let known = match dtype {
             Ok(known) => known,
             Err(dtype) => {
-                return Ok(Entry { what: What::Unknown { name, dtype, shape }, begin, end });
+                let what = What::Unknown { name, dtype, shape: shape.to_vec() };
+                return Ok(Entry { what, begin, end });
             }
         };
         let info = TensorInfo::new(name, known, shape)?;
@@ -108,6 +121,7 @@ struct EntrySeed<'a> {
     failure: &'a Failure,
     name: &'a str,
     unknown_keys: &'a mut Option<(String, String)>,
+    room: &'a mut Room,
 }
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
@@ -124,18 +138,21 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let failure = self.failure;
-        let (mut dtype, mut shape, mut offsets) = (None, None, None);
+        let Room { shape: dims, offsets: range } = self.room;
+        let (mut dtype, mut has_shape, mut has_range) = (None, false, false);
         let mut others: Vec<String> = Vec::new();
         while let Some(key) = map.next_key_seed(KeySeed)? {
             let repeated = match &key {
                 Key::Dtype => dtype.replace(map.next_value_seed(DtypeSeed)?).is_some(),
                 Key::Shape => {
-                    let seed = Integers { failure, what: "shape", max: MAX_DIMS };
-                    shape.replace(map.next_value_seed(seed)?).is_some()
+                    let seed = Integers { failure, what: "shape", max: MAX_DIMS, out: dims };
+                    map.next_value_seed(seed)?;
+                    std::mem::replace(&mut has_shape, true)
                 }
                 Key::DataOffsets => {
-                    let seed = Integers { failure, what: "data_offsets", max: 2 };
-                    offsets.replace(map.next_value_seed(seed)?).is_some()
+                    let seed = Integers { failure, what: "data_offsets", max: 2, out: range };
+                    map.next_value_seed(seed)?;
+                    std::mem::replace(&mut has_range, true)
                 }
                 Key::Other(key) => {
                     // The tensor stands at depth 2, and nothing valid is deeper than 3.
@@ -159,15 +176,18 @@ impl<'de> Visitor<'de> for EntrySeed<'_> {
         }
         let missing = |key: &str| failure.raise(Error::malformed(format!("{key} is missing")));
         let dtype = dtype.ok_or_else(|| missing("dtype"))?;
-        let shape = shape.ok_or_else(|| missing("shape"))?;
-        let offsets = offsets.ok_or_else(|| missing("data_offsets"))?;
-        match offsets[..] {
-            [begin, end] if begin <= end => Ok(Fields { dtype, shape, begin, end }),
+        for (key, given) in [("shape", has_shape), ("data_offsets", has_range)] {
+            if !given {
+                return Err(missing(key));
+            }
+        }
+        match range[..] {
+            [begin, end] if begin <= end => Ok(Fields { dtype, begin, end }),
             [begin, end] => Err(failure.raise(Error::malformed(format!(
                 "data_offsets [{begin}, {end}] end before they begin"
             )))),
             _ => Err(failure.raise(Error::malformed(format!(
-                "data_offsets are {offsets:?}, expected two numbers"
+                "data_offsets are {range:?}, expected two numbers"
             )))),
         }
     }
