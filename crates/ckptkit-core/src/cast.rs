@@ -4,7 +4,10 @@
 //! so two roundings can follow each other; the same is done here, and the results are equal bit
 //! for bit. A NaN stays a NaN.
 
+mod float8;
 mod half;
+#[cfg(test)]
+mod reference;
 
 use std::sync::LazyLock;
 
@@ -142,7 +145,7 @@ fn narrow(from: &[f32], target: Dtype, out: &mut [u8]) {
             bytes.copy_from_slice(&encode(value));
         }
     }
-    let small = |layout: Layout| move |f| [encode(f, 7, layout).to_le_bytes()[0]];
+    let small = |layout: Layout| move |f| [float8::narrow(f, layout)];
     match target {
         Dtype::F64 => each(from, out, |f| f64::from(f).to_le_bytes()),
         Dtype::F32 => each(from, out, f32::to_le_bytes),
@@ -206,50 +209,6 @@ fn decode(bits: u32, sign_bit: u32, layout: Layout) -> f32 {
     #[allow(clippy::cast_precision_loss, reason = "at most eleven bits")]
     let value = significand as f32 * scale;
     f32::from_bits(value.to_bits() | sign)
-}
-
-/// A 32-bit float in `sign_bit` bits and a sign above them, rounded to nearest, ties to even.
-fn encode(f: f32, sign_bit: u32, layout: Layout) -> u32 {
-    let Layout { fraction_bits, bias, special } = layout;
-    let bits = f.to_bits();
-    let sign = bits >> 31 << sign_bit;
-    let infinity = ((1 << (sign_bit - fraction_bits)) - 1) << fraction_bits;
-    let all_ones = (1 << sign_bit) - 1;
-    let (largest, nan) = match special {
-        Special::Ieee => (infinity, sign | all_ones),
-        Special::Finite => (all_ones, sign | all_ones),
-        Special::UnsignedZero => (all_ones + 1, 1 << sign_bit),
-    };
-    if f.is_nan() {
-        return nan;
-    }
-    let exponent = signed(bits >> 23 & 0xFF) - 127;
-    // Below the normal range the value is smaller than anything that a target type holds.
-    let significand = bits & 0x007F_FFFF | 0x0080_0000;
-    let below = unsigned((1 - bias - exponent).max(0));
-    let shift = 23 - fraction_bits + below;
-    let magnitude = if exponent == -127 || shift > 24 {
-        0
-    } else {
-        let odd = significand >> shift & 1;
-        let rounded = (significand + (1 << (shift - 1)) - 1 + odd) >> shift;
-        let biased = unsigned((exponent + bias).max(1));
-        // A carry out of the fraction raises the exponent, as it should.
-        if below == 0 {
-            (biased << fraction_bits) + rounded - (1 << fraction_bits)
-        } else {
-            rounded
-        }
-    };
-    if magnitude >= largest {
-        return match special {
-            Special::Ieee => sign | infinity,
-            // torch 2.15 gives the largest value, for infinities as well.
-            Special::Finite => sign | (all_ones - 1),
-            Special::UnsignedZero => nan,
-        };
-    }
-    if magnitude == 0 && special == Special::UnsignedZero { 0 } else { sign | magnitude }
 }
 
 /// As `u32::cast_signed`, which the oldest compiler that is promised lacks.

@@ -42,7 +42,8 @@ pub(super) fn narrow(wide: f32) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Layout, Special, decode, encode};
+    use super::super::reference::encode;
+    use super::super::{Layout, Special, decode};
     use super::*;
 
     const F16: Layout = Layout { fraction_bits: 10, bias: 15, special: Special::Ieee };
