@@ -1,9 +1,15 @@
 //! Reading any part of a tensor into a contiguous buffer: views, chunks, byte swaps, conjugates.
 //!
 //! A part is cut into boxes; a box is halved along the dimension that spreads it furthest in its
-//! storage until it is either one run, or small enough to be read with everything between its
-//! elements. So short runs cost one read of their neighbourhood, long runs are read in place, and
-//! memory stays bounded.
+//! storage until it is one run, or it is cheaper to read it with everything between its elements,
+//! or it is a tile: runs that lie far apart and must be turned, which are read one after the other
+//! and put in place together. So memory stays bounded, and each byte that is read is wanted, or
+//! costs less than another call.
+
+mod boxes;
+mod scatter;
+#[cfg(test)]
+mod tests;
 
 use crate::cast::cast;
 use crate::dtype::{Dtype, DtypeClass};
@@ -11,15 +17,21 @@ use crate::error::{Error, Result, ResultExt};
 use crate::section::Section;
 use crate::shape::{boxes_of_range, row_major_strides};
 use crate::tensor::{Chunk, Tensor, TensorBytes, Transform};
+use boxes::Move;
+use scatter::scatter;
 
-/// Bytes that are always read whole, gaps included.
-const SMALL_SPAN: u64 = 64 << 10;
+/// Runs that are at least as long are read in place.
+const LONG_RUN: u64 = 64 << 10;
 /// The most bytes read at once with the gaps between elements.
 const LARGE_SPAN: u64 = 4 << 20;
+/// Bytes that can be read in the time that one more call takes.
+const CALL: u64 = 8 << 10;
+/// Bytes of a tile: with what it is turned into it stays in a core's second cache.
+const TILE: u64 = 128 << 10;
+/// Bytes of a line of a cache.
+const LINE: u64 = 64;
 /// Bytes that are cast at a time.
 const CAST_BYTES: u64 = 256 << 10;
-/// Gaps may make a read this many times larger than what is wanted of it.
-const SPREAD: u64 = 4;
 
 /// Gathers tensor bytes; keeps its buffer between calls.
 #[derive(Default)]
@@ -27,16 +39,6 @@ pub(crate) struct Gather {
     span: Vec<u8>,
     /// Elements before a cast.
     uncast: Vec<u8>,
-}
-
-/// A box of units (elements, or bytes of packed types) in storage and where it goes.
-#[derive(Clone)]
-struct Move {
-    sizes: Vec<u64>,
-    from: u64,
-    from_strides: Vec<u64>,
-    to: u64,
-    to_strides: Vec<u64>,
 }
 
 struct Unit {
@@ -223,11 +225,9 @@ impl Gather {
             (Some(1), Some(1), Some(&n)) => n * unit.bytes,
             _ => 0,
         };
-        let worth = span <= SMALL_SPAN
-            || (span <= LARGE_SPAN
-                && span <= total.saturating_mul(SPREAD)
-                && inner_run < SMALL_SPAN);
-        if worth {
+        let (run, runs) = job.runs();
+        let apart = runs.saturating_mul(CALL).saturating_add(total);
+        if span <= LARGE_SPAN && span <= apart && inner_run < LONG_RUN {
             self.span.resize(to_usize(span), 0);
             let mut buffer = std::mem::take(&mut self.span);
             let done = section.read_at(job.from * unit.bytes, &mut buffer);
@@ -236,10 +236,56 @@ impl Gather {
             self.span = buffer;
             return done;
         }
+        if inner_run == 0 && total <= TILE {
+            if let Some(run) = run {
+                return self.tile(section, unit, job, run, out);
+            }
+        }
         for half in job.halves() {
             self.run(section, unit, &half, out)?;
         }
         Ok(())
+    }
+
+    /// Reads the runs of a box, which are along dimension `run`, and puts them in place together.
+    fn tile(
+        &mut self,
+        section: &Section,
+        unit: &Unit,
+        job: &Move,
+        run: usize,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let len = job.sizes[run] * unit.bytes;
+        // One line more than an even number of them, so that a column of the tile does not
+        // always fall into the same few places of the cache.
+        let row = len.next_multiple_of(2 * LINE) + LINE;
+        let mut near = job.clone();
+        near.from = 0;
+        let mut rows = 1;
+        for d in (0..job.sizes.len()).rev().filter(|&d| d != run) {
+            near.from_strides[d] = rows * row / unit.bytes;
+            rows *= job.sizes[d];
+        }
+        let mut buffer = std::mem::take(&mut self.span);
+        buffer.resize(to_usize(rows * row), 0);
+        let mut done = Ok(());
+        for (i, bytes) in (0..).zip(buffer.chunks_exact_mut(to_usize(row))) {
+            let (mut at, mut rest) = (job.from, i);
+            for d in (0..job.sizes.len()).rev().filter(|&d| d != run) {
+                at += rest % job.sizes[d] * job.from_strides[d];
+                rest /= job.sizes[d];
+            }
+            let bytes = &mut bytes[..to_usize(len)];
+            done = section.read_at(at * unit.bytes, bytes);
+            if done.is_err() {
+                break;
+            }
+            transform(bytes, unit);
+        }
+        scatter(&buffer, unit.bytes, &near, out);
+        self.span = buffer;
+        done
     }
 }
 
@@ -249,131 +295,6 @@ struct Target<'a> {
     to: u64,
     strides: &'a [u64],
     unit: u64,
-}
-
-impl Move {
-    /// Drops dimensions of one element and joins those that are one run on both sides.
-    fn fold(&mut self) {
-        let mut d = 0;
-        while d < self.sizes.len() {
-            if self.sizes[d] == 1 {
-                self.remove(d);
-            } else {
-                d += 1;
-            }
-        }
-        let mut d = 1;
-        while d < self.sizes.len() {
-            let n = self.sizes[d];
-            if self.from_strides[d - 1] == self.from_strides[d] * n
-                && self.to_strides[d - 1] == self.to_strides[d] * n
-            {
-                self.sizes[d] *= self.sizes[d - 1];
-                self.remove(d - 1);
-            } else {
-                d += 1;
-            }
-        }
-    }
-
-    fn remove(&mut self, d: usize) {
-        self.sizes.remove(d);
-        self.from_strides.remove(d);
-        self.to_strides.remove(d);
-    }
-
-    fn is_one_run(&self) -> bool {
-        match self.sizes.len() {
-            0 => true,
-            1 => self.from_strides[0] == 1 && self.to_strides[0] == 1,
-            _ => false,
-        }
-    }
-
-    /// Units of storage from the first to the last that the box uses.
-    fn span(&self) -> u64 {
-        1 + self.sizes.iter().zip(&self.from_strides).map(|(&n, &s)| (n - 1) * s).sum::<u64>()
-    }
-
-    fn halves(&self) -> [Self; 2] {
-        let widest = (0..self.sizes.len())
-            .filter(|&d| self.sizes[d] > 1)
-            .max_by_key(|&d| (self.sizes[d] - 1) * self.from_strides[d])
-            .unwrap_or(0);
-        let head = self.sizes[widest] / 2;
-        let mut a = self.clone();
-        let mut b = self.clone();
-        a.sizes[widest] = head;
-        b.sizes[widest] -= head;
-        b.from += head * self.from_strides[widest];
-        b.to += head * self.to_strides[widest];
-        a.fold();
-        b.fold();
-        [a, b]
-    }
-}
-
-/// Copies the box out of the bytes read around it.
-fn scatter(span: &[u8], unit: u64, job: &Move, out: &mut [u8]) {
-    let rank = job.sizes.len();
-    let unit_len = to_usize(unit);
-    if rank == 0 {
-        let to = to_usize(job.to) * unit_len;
-        out[to..to + unit_len].copy_from_slice(&span[..unit_len]);
-        return;
-    }
-    let (n, from_step, to_step) = (
-        job.sizes[rank - 1],
-        to_usize(job.from_strides[rank - 1]) * unit_len,
-        to_usize(job.to_strides[rank - 1]) * unit_len,
-    );
-    let mut index = vec![0; rank - 1];
-    loop {
-        let at = |base: u64, strides: &[u64]| {
-            to_usize(base + index.iter().zip(strides).map(|(i, s)| i * s).sum::<u64>()) * unit_len
-        };
-        let (from, to) = (at(0, &job.from_strides), at(job.to, &job.to_strides));
-        copy_row(&span[from..], from_step, &mut out[to..], to_step, unit_len, to_usize(n));
-        let mut d = rank - 1;
-        loop {
-            if d == 0 {
-                return;
-            }
-            d -= 1;
-            index[d] += 1;
-            if index[d] < job.sizes[d] {
-                break;
-            }
-            index[d] = 0;
-        }
-    }
-}
-
-fn copy_row(from: &[u8], from_step: usize, to: &mut [u8], to_step: usize, unit: usize, n: usize) {
-    fn each<const U: usize>(
-        from: &[u8],
-        from_step: usize,
-        to: &mut [u8],
-        to_step: usize,
-        n: usize,
-    ) {
-        for i in 0..n {
-            let piece: [u8; U] =
-                from[i * from_step..i * from_step + U].try_into().unwrap_or([0; U]);
-            to[i * to_step..i * to_step + U].copy_from_slice(&piece);
-        }
-    }
-    if from_step == unit && to_step == unit {
-        to[..n * unit].copy_from_slice(&from[..n * unit]);
-        return;
-    }
-    match unit {
-        1 => each::<1>(from, from_step, to, to_step, n),
-        2 => each::<2>(from, from_step, to, to_step, n),
-        4 => each::<4>(from, from_step, to, to_step, n),
-        8 => each::<8>(from, from_step, to, to_step, n),
-        _ => each::<16>(from, from_step, to, to_step, n),
-    }
 }
 
 /// The shape in units: elements, or bytes along the last dimension of packed types. A packed tensor
@@ -434,143 +355,4 @@ fn transform(bytes: &mut [u8], unit: &Unit) {
 /// Sizes here are bounded by buffers that exist.
 fn to_usize(n: u64) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shape::{Region, numel};
-    use crate::tensor::{Strided, TensorInfo};
-    use proptest::prelude::*;
-
-    /// Element by element, with nothing shared with the code under test.
-    fn slow(storage: &[u8], unit: usize, shape: &[u64], offset: u64, strides: &[u64]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let n = numel(shape).unwrap();
-        for i in 0..n {
-            let (mut rest, mut at) = (i, offset);
-            for d in (0..shape.len()).rev() {
-                at += rest % shape[d] * strides[d];
-                rest /= shape[d];
-            }
-            let at = at as usize * unit;
-            out.extend_from_slice(&storage[at..at + unit]);
-        }
-        out
-    }
-
-    fn dtype_of(unit: usize) -> Dtype {
-        [Dtype::U8, Dtype::I16, Dtype::F32, Dtype::F64, Dtype::C128][unit.trailing_zeros() as usize]
-    }
-
-    proptest! {
-        #[test]
-        fn any_cut_of_a_view_gives_its_elements(
-            dims in prop::collection::vec((1u64..5, 0u64..40), 0..4),
-            offset in 0u64..9,
-            log in 0usize..5,
-            cuts in prop::collection::vec(0u64..4000, 2),
-        ) {
-            let (shape, strides): (Vec<u64>, Vec<u64>) = dims.into_iter().unzip();
-            let unit = 1 << log;
-            let extent = crate::shape::view_extent(offset, &shape, &strides).unwrap() as usize;
-            let storage: Vec<u8> = (0..extent * unit + 5).map(|i| (i * 31 % 251) as u8).collect();
-            let expected = slow(&storage, unit, &shape, offset, &strides);
-            let view = Strided { storage: Section::from_bytes(storage, "s"), offset, strides };
-            let t = Tensor::new(TensorInfo::new("t", dtype_of(unit), shape).unwrap(), TensorBytes::Strided(view)).unwrap();
-            let len = t.byte_len();
-            let (a, b) = (cuts[0].min(cuts[1]).min(len), cuts[0].max(cuts[1]).min(len));
-            let mut out = vec![0; (b - a) as usize];
-            t.read_into(a, &mut out).unwrap();
-            prop_assert_eq!(out, &expected[a as usize..b as usize]);
-        }
-
-        #[test]
-        fn chunks_of_a_grid_make_the_whole(rows in 1u64..9, cols in 1u64..9, r in 1u64..9, c in 1u64..9, cuts in prop::collection::vec(0u64..400, 2)) {
-            let whole: Vec<u8> = (0..rows * cols * 2).map(|i| (i * 7 % 256) as u8).collect();
-            let mut chunks = Vec::new();
-            for r0 in (0..rows).step_by(r as usize) {
-                for c0 in (0..cols).step_by(c as usize) {
-                    let sizes = vec![r.min(rows - r0), c.min(cols - c0)];
-                    let bytes = slow(&whole, 2, &sizes, r0 * cols + c0, &[cols, 1]);
-                    let info = TensorInfo::new("c", Dtype::F16, sizes.clone()).unwrap();
-                    let tensor = Tensor::new(info, TensorBytes::Range(Section::from_bytes(bytes, "c"))).unwrap();
-                    chunks.push(Chunk { region: Region { offsets: vec![r0, c0], sizes }, tensor });
-                }
-            }
-            let t = Tensor::new(TensorInfo::new("t", Dtype::F16, vec![rows, cols]).unwrap(), TensorBytes::Chunks(chunks.into())).unwrap();
-            prop_assert_eq!(t.read().unwrap(), whole.clone());
-            let len = t.byte_len();
-            let (a, b) = (cuts[0].min(cuts[1]).min(len), cuts[0].max(cuts[1]).min(len));
-            let mut out = vec![0; (b - a) as usize];
-            t.read_into(a, &mut out).unwrap();
-            prop_assert_eq!(out, &whole[a as usize..b as usize]);
-        }
-    }
-
-    #[test]
-    fn a_large_transposed_matrix_is_halved() {
-        let n: u64 = 1200;
-        let storage: Vec<u8> = (0..n * n).flat_map(|i| (i as u32).to_le_bytes()).collect();
-        let expected = slow(&storage, 4, &[n, n], 0, &[1, n]);
-        let view =
-            Strided { storage: Section::from_bytes(storage, "s"), offset: 0, strides: vec![1, n] };
-        let t = Tensor::new(
-            TensorInfo::new("t", Dtype::F32, vec![n, n]).unwrap(),
-            TensorBytes::Strided(view),
-        )
-        .unwrap();
-        assert!(t.read().unwrap() == expected);
-    }
-
-    #[test]
-    fn packed_chunks_are_put_together_by_bytes() {
-        // Rows of four 4-bit elements, cut into columns of two: one byte each.
-        let chunk = |column: u64, bytes: [u8; 2]| {
-            let region = Region { offsets: vec![0, column], sizes: vec![2, 2] };
-            let info = TensorInfo::new("c", Dtype::F4, vec![2, 2]).unwrap();
-            let tensor =
-                Tensor::new(info, TensorBytes::Range(Section::from_bytes(bytes, "c"))).unwrap();
-            Chunk { region, tensor }
-        };
-        let whole = |chunks: Vec<Chunk>| {
-            Tensor::new(
-                TensorInfo::new("t", Dtype::F4, vec![2, 4]).unwrap(),
-                TensorBytes::Chunks(chunks.into()),
-            )
-        };
-        let t = whole(vec![chunk(2, [0x21, 0x43]), chunk(0, [0x65, 0x87])]).unwrap();
-        assert_eq!(t.read().unwrap(), [0x65, 0x21, 0x87, 0x43]);
-        assert!(whole(vec![chunk(1, [0, 0])]).is_err());
-    }
-
-    #[test]
-    fn conjugate_negative_and_big_endian() {
-        let value = |re: f32, im: f32| [re.to_le_bytes(), im.to_le_bytes()].concat();
-        let big = [1.5f32.to_be_bytes(), 2.5f32.to_be_bytes()].concat();
-        let read = |dtype, bytes: Vec<u8>, transform| {
-            let info =
-                TensorInfo::new("t", dtype, vec![bytes.len() as u64 * 8 / u64::from(dtype.bits())])
-                    .unwrap();
-            Tensor::with_transform(
-                info,
-                TensorBytes::Range(Section::from_bytes(bytes, "s")),
-                transform,
-            )
-            .unwrap()
-            .read()
-            .unwrap()
-        };
-        assert_eq!(
-            read(Dtype::C64, big, Transform { swap: true, conj: true, neg: false }),
-            value(1.5, -2.5)
-        );
-        assert_eq!(
-            read(Dtype::F32, value(1.0, -0.0), Transform { neg: true, ..Default::default() }),
-            value(-1.0, 0.0)
-        );
-        let ints = [5i16.to_le_bytes(), (-300i16).to_le_bytes()].concat();
-        let negated = [(-5i16).to_le_bytes(), 300i16.to_le_bytes()].concat();
-        assert_eq!(read(Dtype::I16, ints, Transform { neg: true, ..Default::default() }), negated);
-    }
 }
