@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use ckptkit::Error;
 
-use crate::table::plain;
+use crate::text::plain;
 
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod elements;
 mod exit;
 mod progress;
 mod table;
+mod text;
 mod verbs;
 
 use std::process::ExitCode;

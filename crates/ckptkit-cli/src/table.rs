@@ -1,145 +1,259 @@
-//! Text for people.
+//! Rows of cells as lines with aligned columns.
+//!
+//! A listing may have a million rows. A cell is therefore what it shows, not its text: rows are gone
+//! through twice, for the widths and for the lines, and only the lines that are about to be written
+//! are ever in memory.
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 
-/// Text from a file without control characters, which could talk to the terminal.
-pub(crate) fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if talks(c) {
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// Control characters, and those that turn the direction of what follows or cannot be seen.
-fn talks(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
-}
-
-/// As [`plain`], for text of several lines.
-pub(crate) fn plain_lines(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive(['\n', '\t']) {
-        let end = line.len() - usize::from(line.ends_with(['\n', '\t']));
-        out.push_str(&plain(line[..end].strip_suffix('\r').unwrap_or(&line[..end])));
-        out.push_str(&line[end..]);
-    }
-    out
-}
-
-/// `1 value`, `2 values`.
-pub(crate) fn count(n: usize, what: &str) -> String {
-    format!("{} {what}{}", grouped(n as u64), if n == 1 { "" } else { "s" })
-}
-
-/// `1234567` as `1 234 567`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
-            out.push(' ');
-        }
-        out.push(c);
-    }
-    out
-}
-
-/// A number of bytes, in the unit that leaves three digits, and exactly.
-#[allow(clippy::cast_precision_loss, reason = "three digits are shown")]
-pub(crate) fn bytes(n: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KB", "MB", "GB", "TB", "PB"];
-    if n < 1000 {
-        return format!("{n} B");
-    }
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let decimals = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
-    format!("{value:.decimals$} {}", UNITS[unit])
-}
-
-/// A shape as `[2, 3]`; a scalar as `[]`.
-pub(crate) fn shape(dims: &[u64]) -> String {
-    let dims: Vec<String> = dims.iter().map(u64::to_string).collect();
-    format!("[{}]", dims.join(", "))
-}
+use crate::text::{bytes, grouped, is_printable_ascii, plain};
 
 /// Longer cells do not widen their column: one odd name must not push all others off the screen.
 const MAX_WIDTH: usize = 80;
+/// Lines are written together from this many bytes on: as much as a pipe takes at once.
+const WRITTEN: usize = 64 << 10;
 
-/// Rows with columns as wide as they must be; columns named in `right` are right-aligned.
-pub(crate) fn columns(header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
+/// What stands in a cell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cell<'a> {
+    /// Words of ours.
+    Ours(&'a str),
+    /// Text from a file, below so many others: two spaces each before it.
+    Name(usize, &'a str),
+    Number(u64),
+    /// A number in groups of three digits.
+    Grouped(u64),
+    /// A number of bytes in the unit that suits it.
+    Bytes(u64),
+    Shape(&'a [u64]),
+    /// A tensor's dtype and shape.
+    Tensor(&'a str, &'a [u64]),
+    Empty,
+}
+
+impl Cell<'_> {
+    /// How many columns of a terminal it takes, counted as one a character.
+    fn width(self) -> usize {
+        let chars = |text: &str| text.chars().count();
+        match self {
+            Self::Ours(text) => chars(text),
+            Self::Name(depth, name) if is_printable_ascii(name) => 2 * depth + name.len(),
+            Self::Name(depth, name) => 2 * depth + chars(&plain(name)),
+            Self::Number(n) => digits(n),
+            Self::Grouped(n) => digits(n) + (digits(n) - 1) / 3,
+            Self::Bytes(n) => bytes(n).len(),
+            Self::Shape(dims) => {
+                let commas = 2 * dims.len().saturating_sub(1);
+                2 + commas + dims.iter().map(|n| digits(*n)).sum::<usize>()
+            }
+            Self::Tensor(dtype, dims) => dtype.len() + 1 + Self::Shape(dims).width(),
+            Self::Empty => 0,
+        }
+    }
+
+    /// Adds its text, and gives its width.
+    fn push(self, line: &mut Vec<u8>) -> usize {
+        let start = line.len();
+        match self {
+            Self::Ours(text) => {
+                line.extend_from_slice(text.as_bytes());
+                return text.chars().count();
+            }
+            Self::Name(depth, name) => {
+                spaces(2 * depth, line);
+                if !is_printable_ascii(name) {
+                    let name = plain(name);
+                    line.extend_from_slice(name.as_bytes());
+                    return 2 * depth + name.chars().count();
+                }
+                line.extend_from_slice(name.as_bytes());
+            }
+            Self::Number(n) => number(n, line),
+            Self::Grouped(n) => line.extend_from_slice(grouped(n).as_bytes()),
+            Self::Bytes(n) => line.extend_from_slice(bytes(n).as_bytes()),
+            Self::Shape(dims) => {
+                line.push(b'[');
+                for (i, dim) in dims.iter().enumerate() {
+                    if i > 0 {
+                        line.extend_from_slice(b", ");
+                    }
+                    number(*dim, line);
+                }
+                line.push(b']');
+            }
+            Self::Tensor(dtype, dims) => {
+                line.extend_from_slice(dtype.as_bytes());
+                line.push(b' ');
+                Self::Shape(dims).push(line);
+            }
+            Self::Empty => {}
+        }
+        line.len() - start
+    }
+}
+
+/// Writes rows with columns as wide as they must be; columns named in `right` are right-aligned.
+pub(crate) fn write<'a, const N: usize>(
+    out: &mut impl Write,
+    header: [&'a str; N],
+    right: &[usize],
+    rows: impl Iterator<Item = [Cell<'a>; N]> + Clone,
+) -> io::Result<()> {
+    let mut widths = header.map(|name| name.chars().count());
+    for row in rows.clone() {
         for (width, cell) in widths.iter_mut().zip(row) {
-            let chars = cell.chars().count();
-            if chars <= MAX_WIDTH {
-                *width = (*width).max(chars);
+            let needed = cell.width();
+            if needed <= MAX_WIDTH {
+                *width = (*width).max(needed);
             }
         }
     }
-    let mut out = String::new();
-    let header: Vec<String> = header.iter().map(|h| (*h).to_owned()).collect();
-    for row in std::iter::once(&header).chain(rows) {
-        let start = out.len();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let gap = width.saturating_sub(cell.chars().count());
-            let (before, after) = if right.contains(&i) { (gap, 0) } else { (0, gap) };
-            out.extend(std::iter::repeat_n(' ', before));
-            out.push_str(cell);
-            out.extend(std::iter::repeat_n(' ', after + 2));
+    let mut lines = Vec::with_capacity(WRITTEN + 1024);
+    for row in std::iter::once(header.map(Cell::Ours)).chain(rows) {
+        // Spaces are written when something follows them.
+        let mut gap = 0;
+        for (i, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let is_right = right.contains(&i);
+            if is_right {
+                gap += width.saturating_sub(cell.width());
+            }
+            let mut taken = 0;
+            if !matches!(cell, Cell::Empty | Cell::Ours("") | Cell::Name(0, "")) {
+                spaces(gap, &mut lines);
+                taken = cell.push(&mut lines);
+                gap = 0;
+            }
+            gap += 2 + if is_right { 0 } else { width.saturating_sub(taken) };
         }
-        out.truncate(start + out[start..].trim_end().len());
-        out.push('\n');
+        lines.push(b'\n');
+        if lines.len() >= WRITTEN {
+            out.write_all(&lines)?;
+            lines.clear();
+        }
     }
-    out
+    out.write_all(&lines)
+}
+
+fn spaces(count: usize, line: &mut Vec<u8>) {
+    line.resize(line.len() + count, b' ');
+}
+
+/// Most sizes of tensors are short, and told apart without a logarithm.
+fn digits(n: u64) -> usize {
+    match n {
+        0..=9 => 1,
+        10..=99 => 2,
+        100..=999 => 3,
+        1000..=9999 => 4,
+        _ => 1 + n.ilog10() as usize,
+    }
+}
+
+/// Formatting through the standard library takes several times as long.
+#[allow(clippy::cast_possible_truncation, reason = "a digit")]
+fn number(mut n: u64, line: &mut Vec<u8>) {
+    let mut text = [0; 20];
+    let mut start = text.len();
+    loop {
+        start -= 1;
+        text[start] = b'0' + (n % 10) as u8;
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    line.extend_from_slice(&text[start..]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::shape;
 
-    #[test]
-    fn numbers_for_people() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(1_234_567), "1 234 567");
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1000), "1.00 KB");
-        assert_eq!(bytes(1_234_567_890), "1.23 GB");
-        assert_eq!(bytes(12_345_678), "12.3 MB");
-        assert_eq!(bytes(999_999), "1.00 MB");
-    }
-
-    #[test]
-    fn escapes_do_not_reach_the_terminal() {
-        assert_eq!(plain("a\x1b[2Jb"), "a\\u{1b}[2Jb");
-        assert_eq!(plain("a\u{202E}b"), "a\\u{202e}b");
-        assert_eq!(plain_lines("a\tb\r\n\x1b c\n"), "a\tb\n\\u{1b} c\n");
-    }
-
-    #[test]
-    fn one_and_many() {
-        assert_eq!(count(1, "value"), "1 value");
-        assert_eq!(count(0, "value"), "0 values");
-        assert_eq!(count(1234, "tensor"), "1 234 tensors");
+    fn text<'a, const N: usize>(
+        header: [&'a str; N],
+        right: &[usize],
+        rows: &[[Cell<'a>; N]],
+    ) -> String {
+        let mut out = Vec::new();
+        write(&mut out, header, right, rows.iter().copied()).unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn columns_line_up() {
         let rows =
-            vec![vec!["é".to_owned(), "10".to_owned()], vec!["long".to_owned(), "9".to_owned()]];
-        assert_eq!(columns(&["name", "n"], &rows, &[1]), "name   n\né     10\nlong   9\n");
-        let rows = vec![vec!["x".repeat(99), "1".to_owned()], vec!["y".to_owned(), "2".to_owned()]];
-        let text = columns(&["name", "n"], &rows, &[1]);
+            [[Cell::Name(0, "é"), Cell::Number(10)], [Cell::Name(0, "long"), Cell::Number(9)]];
+        assert_eq!(text(["name", "n"], &[1], &rows), "name   n\né     10\nlong   9\n");
+        let long = "x".repeat(99);
+        let rows = [[Cell::Name(0, &long), Cell::Number(1)], [Cell::Name(0, "y"), Cell::Number(2)]];
+        let text = text(["name", "n"], &[1], &rows);
         assert!(text.ends_with("y     2\n"), "{text}");
+    }
+
+    #[test]
+    fn lines_do_not_end_in_spaces() {
+        let rows = [
+            [Cell::Ours("a"), Cell::Empty, Cell::Empty],
+            [Cell::Empty, Cell::Ours("b"), Cell::Empty],
+        ];
+        assert_eq!(text(["long", "n", ""], &[1], &rows), "long  n\na\n      b\n");
+    }
+
+    #[test]
+    fn names_cannot_talk_to_the_terminal() {
+        let rows = [[Cell::Name(1, "a\x1b"), Cell::Ours("F32")]];
+        assert_eq!(text(["", ""], &[], &rows), "\n  a\\u{1b}  F32\n");
+    }
+
+    /// What a cell says of its width is what it writes.
+    #[test]
+    fn widths_are_those_of_the_text() {
+        let numbers = [0, 9, 10, 99, 100, 999, 1000, 12_345, 999_500, 1_000_000, u64::MAX];
+        let mut cells = vec![
+            Cell::Ours("é"),
+            Cell::Name(2, "a.b"),
+            Cell::Name(2, "ä\u{202E}"),
+            Cell::Tensor("BF16", &[1, 20]),
+            Cell::Shape(&[]),
+            Cell::Shape(&[7]),
+            Cell::Shape(&numbers),
+            Cell::Empty,
+        ];
+        for n in numbers {
+            cells.extend([Cell::Number(n), Cell::Grouped(n), Cell::Bytes(n)]);
+            let mut digits = Vec::new();
+            number(n, &mut digits);
+            assert_eq!(digits, n.to_string().as_bytes());
+        }
+        for cell in cells {
+            let mut line = Vec::new();
+            assert_eq!(cell.push(&mut line), cell.width(), "{cell:?}");
+            assert_eq!(String::from_utf8(line).unwrap().chars().count(), cell.width(), "{cell:?}");
+        }
+        let mut line = Vec::new();
+        Cell::Shape(&numbers[..3]).push(&mut line);
+        assert_eq!(line, shape(&numbers[..3]).as_bytes());
+    }
+
+    #[test]
+    fn many_lines_are_written_together() {
+        struct Writes(Vec<usize>);
+        impl Write for Writes {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                assert!(bytes.ends_with(b"\n"));
+                self.0.push(bytes.len());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut out = Writes(Vec::new());
+        let rows = (0..20_000).map(|n| [Cell::Ours("name"), Cell::Number(n)]);
+        write(&mut out, ["name", "n"], &[1], rows).unwrap();
+        let (last, full) = out.0.split_last().unwrap();
+        assert!(full.len() == 3 && full.iter().all(|len| *len >= WRITTEN), "{:?}", out.0);
+        assert_eq!(full.iter().sum::<usize>() + last, 20_001 * 12);
     }
 }

@@ -11,19 +11,26 @@ pub(crate) mod nemo;
 pub(crate) mod new_file;
 pub(crate) mod show;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use ckptkit::{Checkpoint, Tensor};
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::table::plain_lines;
+use crate::text::plain_lines;
+
+/// Standard output through a buffer that a listing fills many times over, to be flushed at the end:
+/// by itself it passes on every line that ends.
+pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
+    BufWriter::with_capacity(64 << 10, io::stdout().lock())
+}
 
 /// Prints a value as indented JSON.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
+    out.flush()?;
     Ok(())
 }
 
@@ -39,15 +46,17 @@ pub(crate) fn print_text(text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The tensors that a verb works on: all, or the weights.
+/// The tensors that a verb works on: all, or the weights, which then live as long as the process,
+/// as the checkpoint does.
 pub(crate) fn tensors(
-    checkpoint: &Checkpoint,
+    checkpoint: &'static Checkpoint,
     weights: bool,
     key: Option<&str>,
-) -> Result<Vec<Tensor>, Failure> {
-    Ok(match (weights, key) {
-        (_, Some(key)) => checkpoint.weights_under(key)?.tensors,
-        (true, None) => checkpoint.weights()?.tensors,
-        (false, None) => checkpoint.tensors().cloned().collect(),
-    })
+) -> Result<Vec<&'static Tensor>, Failure> {
+    let found = match (weights, key) {
+        (_, Some(key)) => checkpoint.weights_under(key)?,
+        (true, None) => checkpoint.weights()?,
+        (false, None) => return Ok(checkpoint.tensors().collect()),
+    };
+    Ok(found.tensors.leak().iter().collect())
 }

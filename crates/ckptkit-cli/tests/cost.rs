@@ -17,6 +17,12 @@ fn of(pid: u32, file: &str, field: &str) -> u64 {
     line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Whether a child has ended, and waits for us to take note.
+fn ended(pid: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    state.rsplit_once(')').unwrap().1.trim_start().starts_with('Z')
+}
+
 /// The listing is longer than a pipe holds, so that the program waits in the middle of printing,
 /// when all has been read, for as long as nobody takes it.
 #[test]
@@ -39,8 +45,7 @@ fn a_listing_reads_the_header_alone() {
         // Until it has ended and only waits for us, or reads no more, since the pipe is full.
         loop {
             let read = of(child.id(), "io", "rchar:");
-            let state = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
-            let ended = state.rsplit_once(')').unwrap().1.trim_start().starts_with('Z');
+            let ended = ended(child.id());
             still = if read > 500_000 && read == last { still + 1 } else { 0 };
             if ended || still == 10 {
                 break;
@@ -60,5 +65,30 @@ fn a_listing_reads_the_header_alone() {
             assert_eq!(listing.lines().count(), 5001);
         }
         child.wait().unwrap();
+    }
+}
+
+/// A line at a time, 5000 tensors would be 40 000 writes.
+#[test]
+fn listings_are_written_in_large_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("many.safetensors");
+    sparse(&path, 5000, 16);
+    for form in [&[][..], &["--json"], &["--tree"]] {
+        let out = dir.path().join("listing");
+        let mut child = program()
+            .arg("ls")
+            .arg(&path)
+            .args(form)
+            .stdout(std::fs::File::create(&out).unwrap())
+            .spawn()
+            .unwrap();
+        while !ended(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let writes = of(child.id(), "io", "syscw:");
+        assert!(child.wait().unwrap().success());
+        let bytes = out.metadata().unwrap().len();
+        assert!(bytes > 200_000 && writes <= 4 + 2 * bytes / 60_000, "{writes} for {bytes} bytes");
     }
 }

@@ -29,9 +29,13 @@ fn between(page: &str, name: &str, text: &str) -> Option<String> {
 
 /// A line that says what was run, and a list of what it ran on.
 pub(super) fn preface(command: &str, date: &str, machine: &[(&str, String)]) -> String {
-    let about = machine.iter().filter(|(_, value)| !value.is_empty());
-    let about: Vec<String> = about.map(|(key, value)| format!("- {key}: {value}\n")).collect();
-    format!("Measured on {date} with\n\n    {command}\n\n{}", about.concat())
+    format!("Measured on {date} with\n\n    {command}\n\n{}", list(machine))
+}
+
+/// What is known of the machine, a line each.
+pub(super) fn list(machine: &[(&str, String)]) -> String {
+    let known = machine.iter().filter(|(_, value)| !value.is_empty());
+    known.map(|(key, value)| format!("- {key}: {value}\n")).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ mod machine;
 mod measure;
 mod mount;
 mod options;
+mod pages;
 mod peers;
+mod progress;
 mod row;
 mod run;
 mod scaling;
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 use cases::{CASES, Case, Place};
 use mount::Mount;
 use options::Options;
+use pages::FreePages;
 use row::{Row, Verdict};
 use run::Bench;
 use tools::Tools;
@@ -40,10 +43,12 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if out.exists() {
         fs::remove_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     }
+    // Held until everything is measured, and whatever fails.
+    let pages = FreePages::new(options.hold_pages);
     if options.scaling {
-        return scaling::run(&options, &tools, &command);
+        return scaling::run(&options, &tools, &command, &pages);
     }
-    conversions(&options, &tools, &command)
+    conversions(&options, &tools, &command, &pages)
 }
 
 /// The command as somebody types it who only wants to see.
@@ -57,7 +62,7 @@ fn repeat(args: &[String]) -> String {
     command
 }
 
-fn conversions(options: &Options, tools: &Tools, command: &str) -> Outcome {
+fn conversions(options: &Options, tools: &Tools, command: &str, pages: &FreePages) -> Outcome {
     let bytes = options.bytes.unwrap_or(BYTES);
     let mut wanted: Vec<&Case> = CASES.iter().filter(|case| options.wants(case.name)).collect();
     if wanted.is_empty() {
@@ -95,12 +100,20 @@ fn conversions(options: &Options, tools: &Tools, command: &str) -> Outcome {
         fsync: options.fsync,
         peers: options.peers,
     };
+    pages.touch();
     let rows = bench.run(&wanted)?;
-    report(options, command, &rows, &skipped)
+    report(options, command, pages, &rows, &skipped)
 }
 
-fn report(options: &Options, command: &str, rows: &[Row], skipped: &[(&str, String)]) -> Outcome {
-    let (date, machine) = (machine::date(), machine::describe(&tools::folder()));
+fn report(
+    options: &Options,
+    command: &str,
+    pages: &FreePages,
+    rows: &[Row],
+    skipped: &[(&str, String)],
+) -> Outcome {
+    let (date, machine) = (machine::date(), machine::describe(&tools::folder(), pages));
+    println!("{}", docs::list(&machine));
     let ours = table::ours(rows);
     let all = table::over_all(rows, options.tensors);
     let peers = table::peers(rows);

@@ -10,11 +10,11 @@ use ckptkit::{
     Aliases, CopyOptions, Error, Existing, Glob, Kind, LeftOut, Report, Scope, Selection, Target,
 };
 
-use super::print_json;
+use super::{print_json, stdout};
 use crate::args::{AliasPolicy, Convert, Form, Mesh, Order, To};
 use crate::exit::{Exit, Failure, Run};
 use crate::progress::Bar;
-use crate::table::{bytes, count, grouped, plain};
+use crate::text::{bytes, count, grouped, plain};
 
 /// Things left out that are named one by one.
 const NAMED: usize = 4;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Convert, quiet: bool) -> Run {
         free(&args.dst)?;
     }
     let checkpoint = args.open.checkpoint(&args.src)?;
-    let plan = wish.plan(&checkpoint, &args.dst)?;
+    let plan = wish.plan(checkpoint, &args.dst)?;
     let report = if args.dry_run {
         plan.report().clone()
     } else {
@@ -131,7 +131,7 @@ fn wish(args: &Convert) -> Result<ckptkit::Convert, Failure> {
 }
 
 fn print(report: &Report, dry_run: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let verb = if dry_run { "would write" } else { "wrote" };
     writeln!(
         out,
@@ -163,7 +163,7 @@ fn print(report: &Report, dry_run: bool) -> io::Result<()> {
     for note in &report.notes {
         writeln!(out, "note: {}", plain(note))?;
     }
-    Ok(())
+    out.flush()
 }
 
 /// A name without the middle of a very long one.

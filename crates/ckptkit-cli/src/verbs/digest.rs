@@ -6,13 +6,13 @@ use super::{print_json, tensors};
 use crate::args::Digest;
 use crate::exit::{Exit, Run, warn};
 use crate::progress::Bar;
-use crate::table::plain_lines;
+use crate::text::plain_lines;
 
 pub(crate) fn run(args: &Digest, quiet: bool) -> Run {
     let checkpoint = args.open.checkpoint(&args.path)?;
-    let tensors = tensors(&checkpoint, args.weights, args.weights_key.as_deref())?;
-    let bar = Bar::new("hashing", tensors.iter().map(ckptkit::Tensor::byte_len).sum(), quiet);
-    let digest = ckptkit::digest(tensors.iter(), &|bytes| bar.advance(bytes))?;
+    let tensors = tensors(checkpoint, args.weights, args.weights_key.as_deref())?;
+    let bar = Bar::new("hashing", tensors.iter().map(|t| t.byte_len()).sum(), quiet);
+    let digest = ckptkit::digest(tensors.into_iter(), &|bytes| bar.advance(bytes))?;
     drop(bar);
     if args.json {
         print_json(&digest)?;

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use ckptkit::Summary;
 
-use super::print_json;
+use super::{print_json, stdout};
 use crate::args::Inspect;
 use crate::exit::{Exit, Run};
-use crate::table::{bytes, count, grouped, plain};
+use crate::text::{bytes, count, grouped, plain};
 
 /// Longer values of the metadata are cut on a terminal.
 const SHOWN_CHARS: usize = 80;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Inspect) -> Run {
 }
 
 fn print(s: &Summary) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     let mut line = |name: &str, value: String| writeln!(out, "{name:<12} {value}");
     line("path", plain(&s.path))?;
     line("format", format!("{} ({})", s.format, s.variant))?;
@@ -72,5 +72,5 @@ fn print(s: &Summary) -> io::Result<()> {
     for warning in &s.warnings {
         line("warning", plain(warning))?;
     }
-    Ok(())
+    out.flush()
 }

@@ -10,7 +10,7 @@ use super::{print_json, print_text};
 use crate::args::Show;
 use crate::elements::element;
 use crate::exit::{Exit, Failure, Run};
-use crate::table::{bytes, count, plain, shape};
+use crate::text::{bytes, count, plain, shape};
 
 /// Elements of a tensor that are printed.
 const SHOWN_ELEMENTS: u64 = 16;
@@ -37,7 +37,7 @@ enum Found {
 
 pub(crate) fn run(args: &Show) -> Run {
     let checkpoint = args.open.checkpoint(&args.path)?;
-    match find(&checkpoint, args.key.as_deref().unwrap_or(""))? {
+    match find(checkpoint, args.key.as_deref().unwrap_or(""))? {
         Found::Tensor(tensor) => show_tensor(&tensor, args.json),
         Found::Value(value) if args.json => {
             print_json(&Json(&value))?;
@@ -107,10 +107,7 @@ fn show_value(value: &Value) -> Run {
             )?;
         }
         Value::Bytes(raw) | Value::ByteArray(raw) => out.write_all(raw)?,
-        value => {
-            serde_json::to_writer_pretty(&mut out, &Json(value)).map_err(io::Error::from)?;
-            writeln!(out)?;
-        }
+        value => print_json(&Json(value))?,
     }
     Ok(Exit::Done)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::check;
 use super::super::measure::{Cache, Call, Memory, clear, time, watch};
+use super::super::progress;
 use super::super::row::Spread;
 use super::super::tools::Tools;
 
@@ -70,7 +71,7 @@ impl Lab<'_> {
         cache: Cache,
         same: bool,
     ) -> Result<Point, String> {
-        eprint!("\r\x1b[K{}", calls[0][1..].join(" "));
+        progress::now(&calls[0][1..].join(" "));
         let prepare = || clear(output).and_then(|()| cache.prepare(source));
         prepare()?;
         let memory = watch(calls)?;
@@ -87,7 +88,7 @@ impl Lab<'_> {
             }
         }
         clear(output)?;
-        eprint!("\r\x1b[K");
+        progress::clear();
         let wall = Spread::of(&walls).ok_or("no rounds were asked for")?;
         Ok(Point { wall, memory })
     }

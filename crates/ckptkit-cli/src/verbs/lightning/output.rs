@@ -9,9 +9,10 @@ use ckptkit::torch::sanitize::Change;
 use serde::Serialize;
 
 use super::super::new_file::NewFile;
+use super::super::stdout;
 use crate::exit::Run;
 use crate::progress::Bar;
-use crate::table::{bytes, grouped, plain};
+use crate::text::{bytes, grouped, plain};
 
 /// Where the new file goes, and how.
 #[derive(Debug, clap::Args)]
@@ -71,12 +72,13 @@ impl Output {
         }
         let report = Report { files, told };
         self.new.tell(&report, quiet, |verb| {
-            let mut out = io::stdout().lock();
+            let mut out = stdout();
             report.told.print(&mut out)?;
             let files = &report.files;
             let to = plain(&files.destination);
             let (new, old) = (bytes(files.bytes), bytes(files.source_bytes));
-            writeln!(out, "{verb} {to} ({new}; the source has {old})")
+            writeln!(out, "{verb} {to} ({new}; the source has {old})")?;
+            out.flush()
         })
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::output::{MadePlain, Output, Told};
 use crate::exit::Run;
-use crate::table::{grouped, plain};
+use crate::text::{grouped, plain};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Sanitize {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::output::{MadePlain, Output, Told};
 use crate::args;
 use crate::exit::Run;
-use crate::table::{bytes, count, plain};
+use crate::text::{bytes, count, plain};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Slim {

@@ -8,11 +8,11 @@ use ckptkit::CopyOptions;
 use ckptkit::nemo::{self, PackOptions, UnpackOptions};
 use serde::Serialize;
 
-use super::super::print_json;
+use super::super::{print_json, stdout};
 use super::output::{Output, open};
 use crate::exit::{Exit, Run};
 use crate::progress::Bar;
-use crate::table::{bytes, count, plain};
+use crate::text::{bytes, count, plain};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Unpack {
@@ -79,7 +79,7 @@ pub(crate) fn unpack(args: &Unpack, quiet: bool) -> Run {
 }
 
 fn print(report: &Report<'_>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     for (short, name) in &report.renamed {
         writeln!(out, "{} for {}", plain(short), plain(name))?;
     }
@@ -89,7 +89,8 @@ fn print(report: &Report<'_>) -> io::Result<()> {
         plain(&report.destination),
         count(report.files, "file"),
         bytes(report.bytes)
-    )
+    )?;
+    out.flush()
 }
 
 pub(crate) fn pack(args: &Pack, quiet: bool) -> Run {

@@ -8,9 +8,10 @@ use ckptkit::{Json, Result, Section};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::super::new_file::NewFile;
+use super::super::stdout;
 use crate::exit::Run;
 use crate::progress::Bar;
-use crate::table::{bytes, plain};
+use crate::text::{bytes, plain};
 
 /// Where the new archive goes, and how.
 #[derive(Debug, clap::Args)]
@@ -123,7 +124,7 @@ impl Serialize for Changed<'_> {
 }
 
 fn print(report: &Report, verb: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = stdout();
     for change in &report.changes {
         writeln!(out, "{}", plain(&change.to_string()))?;
     }
@@ -131,7 +132,7 @@ fn print(report: &Report, verb: &str) -> io::Result<()> {
     for note in &report.notes {
         writeln!(out, "note: {}", plain(note))?;
     }
-    Ok(())
+    out.flush()
 }
 
 /// `LEFT=RIGHT`, cut at the first `=`.
