@@ -154,7 +154,7 @@ fn objects_beside_the_data_files_are_read_inside_an_archive() {
     let name = "optimizer.distributed.dp_group_idx_0.param_state/shard_0_1.0.torch.float32";
     let inside = archive.tensor(name).unwrap();
     assert_eq!(inside.read().unwrap(), directory.tensor(name).unwrap().read().unwrap());
-    let names: Vec<String> = archive.weights().unwrap().full_names;
+    let names: Vec<std::sync::Arc<str>> = archive.weights().unwrap().full_names;
     assert_eq!(names, directory.weights().unwrap().full_names);
     assert!(!names.iter().any(|n| n.contains("shard")), "{names:?}");
 }

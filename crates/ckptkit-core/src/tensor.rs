@@ -253,7 +253,14 @@ impl Tensor {
 
     /// The same tensor with nothing said of the storage that it shares.
     #[must_use]
-    pub fn unshared(&self) -> Self {
+    pub fn unshared(mut self) -> Self {
+        if self.0.info.storage.is_none() {
+            return self;
+        }
+        if let Some(own) = Arc::get_mut(&mut self.0) {
+            own.info.storage = None;
+            return self;
+        }
         let info = TensorInfo { storage: None, ..self.0.info.clone() };
         Self(Arc::new(Inner { info, bytes: self.0.bytes.clone(), transform: self.0.transform }))
     }

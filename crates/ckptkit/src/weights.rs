@@ -1,6 +1,7 @@
 //! Which tensors are the model's weights.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use ckptkit_core::{Error, ErrorKind, Key, Result, Tensor, TensorBytes, join};
 
@@ -31,7 +32,7 @@ pub struct Weights {
     /// The tensors under their names without the key, in the order of the file.
     pub tensors: Vec<Tensor>,
     /// The names that the same tensors have in the whole checkpoint, in the same order.
-    pub full_names: Vec<String>,
+    pub full_names: Vec<Arc<str>>,
 }
 
 pub(crate) fn find(opened: &Opened, key: Option<&str>) -> Result<Weights> {
@@ -60,7 +61,7 @@ fn root(opened: &Opened, except: &[String]) -> Weights {
     let entries: Vec<&Entry> = opened.entries.iter().filter(is_other).collect();
     Weights {
         key: None,
-        full_names: entries.iter().map(|e| e.tensor.name().to_owned()).collect(),
+        full_names: entries.iter().map(|e| e.tensor.info().shared_name()).collect(),
         tensors: entries.into_iter().map(|e| e.tensor.clone()).collect(),
     }
 }
@@ -85,7 +86,7 @@ fn under(opened: &Opened, key: &str) -> Result<Weights> {
             },
         };
         paths.push(rest);
-        out.full_names.push(entry.tensor.name().to_owned());
+        out.full_names.push(entry.tensor.info().shared_name());
         out.tensors.push(entry.tensor.clone());
     }
     if out.tensors.is_empty() {

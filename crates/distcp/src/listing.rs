@@ -305,8 +305,8 @@ fn add(
         let path = under.iter().chain(entry.path().get(whole..).unwrap_or_default());
         let path = path.cloned().collect();
         // What was a tensor is one in another storage.
-        let tensor =
-            apart(entry.tensor(), holder, containers).unwrap_or_else(|_| entry.tensor().unshared());
+        let tensor = apart(entry.tensor(), holder, containers)
+            .unwrap_or_else(|_| entry.tensor().clone().unshared());
         drafts.push(Draft {
             path: Some(path),
             fqn,

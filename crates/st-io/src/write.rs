@@ -305,7 +305,10 @@ fn file(
 
 /// The length, the JSON and its padding.
 fn header(tensors: &[&Tensor], metadata: &BTreeMap<String, String>, align: u64) -> Result<Vec<u8>> {
+    const LENGTH: usize = 8;
     let mut json = String::with_capacity(16 + tensors.len() * 96);
+    // The length takes the place of these.
+    json.push_str(&"\0".repeat(LENGTH));
     json.push('{');
     if !metadata.is_empty() {
         json.push_str("\"__metadata__\":{");
@@ -322,7 +325,7 @@ fn header(tensors: &[&Tensor], metadata: &BTreeMap<String, String>, align: u64) 
         let end = offset
             .checked_add(tensor.byte_len())
             .ok_or_else(|| Error::limit("the file would be longer than a file can be"))?;
-        json.push_str(if json.len() == 1 { "" } else { "," });
+        json.push_str(if json.len() == LENGTH + 1 { "" } else { "," });
         index::quote(&mut json, tensor.name(), false);
         let _ = write!(json, ":{{\"dtype\":\"{}\",\"shape\":[", tensor.dtype().name());
         for (i, dim) in tensor.shape().iter().enumerate() {
@@ -332,17 +335,17 @@ fn header(tensors: &[&Tensor], metadata: &BTreeMap<String, String>, align: u64) 
         offset = end;
     }
     json.push('}');
-    let n = (json.len() as u64 + 8).next_multiple_of(align) - 8;
+    let n = (json.len() as u64).next_multiple_of(align) - LENGTH as u64;
     if n > MAX_HEADER_BYTES {
         return Err(Error::limit(format!(
             "the header would have {n} bytes, the format allows {MAX_HEADER_BYTES}"
         ))
         .hint("write a directory of shards, or fewer tensors"));
     }
-    let mut out = Vec::with_capacity(json.len() + 8);
-    out.extend_from_slice(&n.to_le_bytes());
-    out.extend_from_slice(json.as_bytes());
-    let len = usize::try_from(n + 8).map_err(|_| Error::limit("no memory for the header"))?;
-    out.resize(len, b' ');
+    let len = usize::try_from(n).map_err(|_| Error::limit("no memory for the header"))?;
+    let mut out = json.into_bytes();
+    out.resize(LENGTH + len, b' ');
+    out[..LENGTH].copy_from_slice(&n.to_le_bytes());
+    out.shrink_to_fit();
     Ok(out)
 }

@@ -58,7 +58,7 @@ impl TensorArchives {
         }
         let mut document = Document::new();
         // Without its storage a view is written as what it sees.
-        let root = document.tensor(&tensor.unshared())?;
+        let root = document.tensor(&tensor.clone().unshared())?;
         document.set_root(root);
         let file = document.layout(&self.options)?.map(|segment| {
             Ok(match segment {

@@ -106,14 +106,14 @@ impl Members {
     }
 
     pub(crate) fn layout(self, options: &WriteOptions) -> Result<OutputFile> {
-        let mut members = vec![self.pickle];
+        let mut first = vec![self.pickle];
         if self.computable {
-            members.push(NewMember::bytes(".format_version", *b"1")?);
-            members.push(NewMember::bytes(".storage_alignment", options.align.to_string())?);
+            first.push(NewMember::bytes(".format_version", *b"1")?);
+            first.push(NewMember::bytes(".storage_alignment", options.align.to_string())?);
         }
-        members.push(NewMember::bytes("byteorder", *b"little")?);
-        members.extend(self.storages);
-        members.push(NewMember::bytes("version", *b"3\n")?);
+        first.push(NewMember::bytes("byteorder", *b"little")?);
+        let last = NewMember::bytes("version", *b"3\n")?;
+        let members = first.into_iter().chain(self.storages).chain([last]);
         layout(&options.root, members, options.align)
     }
 }

@@ -18,7 +18,7 @@ fn written(dir: &Path, file: OutputFile) -> Vec<u8> {
 /// As every other object is laid out.
 fn general(tensor: &Tensor, options: &WriteOptions) -> OutputFile {
     let mut document = Document::new();
-    let root = document.tensor(&tensor.unshared()).unwrap();
+    let root = document.tensor(&tensor.clone().unshared()).unwrap();
     document.set_root(root);
     document.layout(options).unwrap()
 }

@@ -58,7 +58,7 @@ pub(super) fn choose(job: &mut Job<'_>, weights: &Weights) -> Result<Vec<Chosen>
             let dtypes = [tensor.dtype(), wanted.dtype()].map(|d| d.name().to_owned());
             job.report.cast.insert(name.clone(), dtypes.into());
         }
-        if let Some(&elements) = filled.get(full) {
+        if let Some(&elements) = filled.get(&**full) {
             job.report.filled.insert(name.clone(), elements);
         }
         let tensor = if name == tensor.name() {
@@ -82,7 +82,7 @@ pub(super) fn choose(job: &mut Job<'_>, weights: &Weights) -> Result<Vec<Chosen>
             ),
         ));
     }
-    let taken: HashSet<&str> = weights.full_names.iter().map(String::as_str).collect();
+    let taken: HashSet<&str> = weights.full_names.iter().map(|full| &**full).collect();
     for tensor in checkpoint.tensors().filter(|t| !taken.contains(t.name())) {
         job.left_out(tensor.name(), Kind::Tensor, "not one of the model's weights");
     }
@@ -163,7 +163,7 @@ impl Job<'_> {
 
     /// Whether one of the weights, by its full name, is written.
     fn takes(&self, weights: &Weights, full: &str) -> bool {
-        let position = weights.full_names.iter().position(|n| n == full);
+        let position = weights.full_names.iter().position(|n| **n == *full);
         position
             .is_some_and(|i| self.wish.selection.leaves_out(weights.tensors[i].name()).is_none())
     }

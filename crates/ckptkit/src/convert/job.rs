@@ -1,6 +1,7 @@
 //! A conversion while it is laid out, and what its steps hand on.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use ckptkit_core::{Layout, Tensor};
 
@@ -25,7 +26,7 @@ pub(super) struct Chosen {
     /// Under its new name, cast where that is wished for.
     pub(super) tensor: Tensor,
     /// Its name in the whole source.
-    pub(super) full: String,
+    pub(super) full: Arc<str>,
     /// It is an object of other tensors, or of no bytes, that is taken from the source's file.
     pub(super) object: bool,
 }

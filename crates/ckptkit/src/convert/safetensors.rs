@@ -62,10 +62,9 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
                 job.report.renamed.insert(full.clone(), new.clone());
             }
         }
-        chosen.push(Chosen { tensor, full, object: false });
+        chosen.push(Chosen { tensor, full: full.into(), object: false });
     }
-    let names: HashMap<&str, &str> =
-        chosen.iter().map(|c| (c.full.as_str(), c.tensor.name())).collect();
+    let names: HashMap<&str, &str> = chosen.iter().map(|c| (&*c.full, c.tensor.name())).collect();
     let mut nodes: Vec<(String, NodeId)> = nodes
         .into_iter()
         .filter_map(|(name, node)| Some(((*names.get(name.as_str())?).to_owned(), node)))

@@ -1,6 +1,7 @@
 //! What conversions of whole checkpoints share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ckptkit_core::{Result, Tensor};
 
@@ -19,9 +20,9 @@ impl Job<'_> {
             if tensor.dtype().is_castable() && tensor.has_bytes() && tensor.dtype() != dtype {
                 // As it is in the object, where what is tied shares a storage.
                 let tensor = self.checkpoint.tensor_of_whole(full).unwrap_or(tensor.clone());
-                cast.insert(full.clone(), tensor.cast(dtype)?.renamed(full.as_str()));
+                cast.insert(full.to_string(), tensor.cast(dtype)?.renamed(Arc::clone(full)));
                 let dtypes = [tensor.dtype(), dtype].map(|d| d.name().to_owned());
-                self.report.cast.insert(full.clone(), dtypes.into());
+                self.report.cast.insert(full.to_string(), dtypes.into());
             }
         }
         Ok(cast)

@@ -47,13 +47,17 @@ struct Written {
 }
 
 /// Lays out an archive; members lie in the order given, each at a multiple of `align` bytes.
-pub(crate) fn layout(root: &str, members: Vec<NewMember>, align: u64) -> Result<OutputFile> {
+pub(crate) fn layout(
+    root: &str,
+    members: impl IntoIterator<Item = NewMember>,
+    align: u64,
+) -> Result<OutputFile> {
     if !align.is_power_of_two() || align > 32 << 10 {
         return Err(Error::invalid(format!("storages cannot be aligned to {align} bytes"))
             .hint("choose a power of two up to 32768; torch's own is 64"));
     }
     let mut file = OutputFile::default();
-    let mut written = Vec::with_capacity(members.len());
+    let mut written = Vec::new();
     for member in members {
         let name = format!("{root}/{}", member.name).into_bytes();
         let (header, size) = (file.len(), member.body.len());
@@ -254,7 +258,7 @@ mod tests {
                     let crc = m.crc().or(Some(0)).filter(|_| known || m.crc().is_none());
                     NewMember { name: m.name().to_owned(), body, crc }
                 });
-                let file = layout(archive.root(), members.collect(), align).unwrap();
+                let file = layout(archive.root(), members, align).unwrap();
                 let to = dir.path().join("out");
                 Layout::file(file).write(&to, Existing::Replace, &CopyOptions::default()).unwrap();
                 if std::fs::read(&to).unwrap() == std::fs::read(&path).unwrap() {
