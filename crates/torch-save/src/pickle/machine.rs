@@ -82,23 +82,29 @@ struct Machine<'l> {
 const ABSENT: u32 = u32::MAX;
 
 /// The nodes of what is the same wherever it stands.
-struct Atoms([u32; 4 + Atoms::INTEGERS]);
+struct Atoms([u32; Atoms::ZERO + Atoms::INTEGERS]);
+
+const NO_ITEMS: Repr = Repr::Tuple(Span { start: 0, len: 0 });
 
 impl Atoms {
+    const NONE: usize = 0;
+    const FALSE: usize = 1;
+    const EMPTY: usize = 3;
+    const ZERO: usize = 4;
     const INTEGERS: usize = 256;
 
     fn new() -> Self {
-        Self([ABSENT; 4 + Self::INTEGERS])
+        Self([ABSENT; Self::ZERO + Self::INTEGERS])
     }
 
     fn slot(repr: Repr) -> Option<usize> {
         match repr {
-            Repr::None => Some(0),
-            Repr::Bool(b) => Some(1 + usize::from(b)),
-            Repr::Tuple(Span { len: 0, .. }) => Some(3),
+            Repr::None => Some(Self::NONE),
+            Repr::Bool(b) => Some(Self::FALSE + usize::from(b)),
+            Repr::Tuple(Span { len: 0, .. }) => Some(Self::EMPTY),
             Repr::Int(i) => {
                 let i = usize::try_from(i.as_int()).ok().filter(|&i| i < Self::INTEGERS)?;
-                Some(4 + i)
+                Some(Self::ZERO + i)
             }
             _ => None,
         }
@@ -150,19 +156,24 @@ impl Machine<'_> {
                 }
                 b't' => {
                     let mark = self.mark()?;
-                    let items = self.edges_from(mark)?;
-                    self.push_atom(Repr::Tuple(items))?;
+                    match self.edges_from(mark)? {
+                        Span { len: 0, .. } => self.push_atom(Atoms::EMPTY, NO_ITEMS)?,
+                        items => self.push_new(Repr::Tuple(items))?,
+                    }
                 }
                 b'K' => {
-                    let value = i64::from(self.byte()?);
-                    self.push_atom(Repr::int(value))?;
+                    let value = self.byte()?;
+                    let slot = Atoms::ZERO + usize::from(value);
+                    self.push_atom(slot, Repr::int(i64::from(value)))?;
                 }
                 b'M' => {
                     let value = i64::from(u16::from_le_bytes(self.take()?));
-                    self.push_atom(Repr::int(value))?;
+                    self.push_made(Repr::int(value))?;
                 }
-                b'N' => self.push_atom(Repr::None)?,
-                b')' => self.push_atom(Repr::Tuple(Span { start: 0, len: 0 }))?,
+                b'N' => self.push_atom(Atoms::NONE, Repr::None)?,
+                0x88 => self.push_atom(Atoms::FALSE + 1, Repr::Bool(true))?,
+                0x89 => self.push_atom(Atoms::FALSE, Repr::Bool(false))?,
+                b')' => self.push_atom(Atoms::EMPTY, NO_ITEMS)?,
                 b'b' => {
                     let state = self.pop()?;
                     let to = self.top()?;
@@ -217,7 +228,7 @@ impl Machine<'_> {
                 _ => {
                     let repr = self.construct(opcode)?;
                     if let Some(repr) = repr {
-                        self.push_atom(repr)?;
+                        self.push_made(repr)?;
                     }
                 }
             }
@@ -227,8 +238,6 @@ impl Machine<'_> {
     /// The opcodes that make a new node; `None` when one pushed its node itself.
     fn construct(&mut self, opcode: u8) -> Result<Option<Repr>> {
         Ok(Some(match opcode {
-            0x88 => Repr::Bool(true),
-            0x89 => Repr::Bool(false),
             b'J' => Repr::int(i64::from(i32::from_le_bytes(self.take()?))),
             b'G' => Repr::float(f64::from_be_bytes(self.take()?)),
             b'I' | b'L' | b'F' => self.number_text(opcode)?,
@@ -495,24 +504,25 @@ impl Machine<'_> {
 
     /// Pushes a node that may be an atom.
     #[inline]
-    fn push_atom(&mut self, repr: Repr) -> Result<()> {
-        let id = self.node_or_atom(repr)?;
-        self.push(id)
+    fn push_made(&mut self, repr: Repr) -> Result<()> {
+        match Atoms::slot(repr) {
+            Some(slot) => self.push_atom(slot, repr),
+            None => self.push_new(repr),
+        }
     }
 
+    /// Pushes the atom of a slot.
     #[inline]
-    fn node_or_atom(&mut self, repr: Repr) -> Result<u32> {
-        let slot = self.atoms.as_ref().and_then(|_| Atoms::slot(repr));
-        let Some(slot) = slot else { return self.node(repr) };
+    fn push_atom(&mut self, slot: usize, repr: Repr) -> Result<()> {
         let known = self.atoms.as_ref().map_or(ABSENT, |atoms| atoms.0[slot]);
         if known != ABSENT {
-            return Ok(known);
+            return self.push(known);
         }
         let id = self.node(repr)?;
         if let Some(atoms) = &mut self.atoms {
             atoms.0[slot] = id;
         }
-        Ok(id)
+        self.push(id)
     }
 
     /// Adds a change to a node.
