@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ckptkit_core::{
     Chunk, Deferred, Dtype, Error, Limits, Region, Resolve, Result, Section, Tensor, TensorBytes,
-    TensorInfo,
+    TensorInfo, Transform,
 };
 
 use crate::item::{ChunkItem, Items};
 use crate::metadata::{ChunkRef, Entry, EntryKind, ItemAt, Tables, TensorRow};
+use crate::read::Inner;
 use crate::region::{self, BoxRef};
 use crate::rules::Rules;
 use crate::{holes, megatron, zeros};
@@ -20,40 +21,45 @@ const PLAUSIBLE_RATIO: u64 = 256;
 /// only looking into it can tell whether it holds its chunk. What keeps it from being read is kept
 /// in it, as [`TensorBytes::Broken`].
 pub(crate) fn tensor(
-    tables: &Tables,
-    items: &Arc<Items>,
-    entry: &Entry,
+    inner: &Arc<Inner>,
+    index: u32,
     row: &TensorRow,
     info: &TensorInfo,
-    rules: Rules,
 ) -> Result<Tensor> {
+    let entry = &inner.tables.entries[index as usize];
     let bytes = match &entry.fault {
         Some(e) => Err(e.clone()),
-        None => bytes(tables, items, entry, row, info.dtype(), rules),
+        None => bytes(inner, index, row, info),
     };
     let bytes = bytes.unwrap_or_else(|e| {
         TensorBytes::Broken(
-            e.within(format_args!("tensor {}", entry.fqn)).in_file(items.files.root()),
+            e.within(format_args!("tensor {}", entry.fqn)).in_file(inner.items.files.root()),
         )
     });
     Tensor::new(info.clone(), bytes)
 }
 
 fn bytes(
-    tables: &Tables,
-    items: &Arc<Items>,
-    entry: &Entry,
+    inner: &Arc<Inner>,
+    index: u32,
     row: &TensorRow,
-    dtype: Dtype,
-    rules: Rules,
+    info: &TensorInfo,
 ) -> Result<TensorBytes> {
-    let missing = check(tables, row, rules)?;
+    let (tables, items, dtype) = (&inner.tables, &inner.items, info.dtype());
+    let entry = &tables.entries[index as usize];
     let size = tables.size(row);
+    if let (Some(whole), None) = (tables.whole(row), &row.reformulated) {
+        return chunk_bytes(items, info, whole);
+    }
+    let missing = check(tables, row, inner.rules)?;
     if size.contains(&0) {
         return Ok(TensorBytes::Range(Section::from_bytes([], "no elements")));
     }
-    let mut live: Vec<ChunkRef<'_>> =
-        tables.chunks(row).filter(|c| !c.sizes.contains(&0)).collect();
+    if missing.is_empty() && row.reformulated.is_none() && are_long_enough(tables, row, dtype) {
+        let boxes = Boxes { inner: Arc::clone(inner), index };
+        return Ok(TensorBytes::Deferred(Deferred::new(Arc::new(boxes))));
+    }
+    let mut live = live(tables, row);
     let mut parts =
         live.iter().map(|&c| chunk(items, entry, dtype, c)).collect::<Result<Vec<_>>>()?;
     if !missing.is_empty() {
@@ -70,14 +76,45 @@ fn bytes(
         let parts = live.into_iter().zip(parts).collect();
         return Ok(TensorBytes::Chunks(megatron::blocks(size, shape, parts)?.into()));
     }
+    Ok(placed(&live, parts))
+}
+
+/// The chunks with elements.
+fn live<'a>(tables: &'a Tables, row: &TensorRow) -> Vec<ChunkRef<'a>> {
+    tables.chunks(row).filter(|c| !c.sizes.contains(&0)).collect()
+}
+
+/// Chunks where they lie in their tensor.
+fn placed(live: &[ChunkRef<'_>], parts: Vec<Tensor>) -> TensorBytes {
     if let [whole] = &parts[..] {
-        return Ok(whole.bytes().clone());
+        return whole.bytes().clone();
     }
     let chunks = live.iter().zip(parts).map(|(c, tensor)| Chunk {
         region: Region { offsets: c.offsets.to_vec(), sizes: c.sizes.to_vec() },
         tensor,
     });
-    Ok(TensorBytes::Chunks(chunks.collect()))
+    TensorBytes::Chunks(chunks.collect())
+}
+
+/// The boxes of a tensor that is known to be whole: made when they are first wanted, since listing
+/// a checkpoint of a thousand ranks wants none of a million.
+struct Boxes {
+    inner: Arc<Inner>,
+    index: u32,
+}
+
+impl Resolve for Boxes {
+    fn resolve(&self, info: &TensorInfo) -> Result<(TensorBytes, Transform)> {
+        let Inner { tables, items, .. } = &*self.inner;
+        let entry = &tables.entries[self.index as usize];
+        let EntryKind::Tensor(row) = &entry.kind else {
+            return Err(Error::invalid("it is no tensor"));
+        };
+        let live = live(tables, row);
+        let parts = live.iter().map(|&c| chunk(items, entry, info.dtype(), c));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        Ok((placed(&live, parts), Transform::default()))
+    }
 }
 
 /// Checks that the chunks tile the tensor and that each is stored. Gives what none of them holds,
@@ -124,20 +161,41 @@ fn plausible(stored: u64, whole: u64, limits: &Limits) -> Result<()> {
 
 fn chunk(items: &Arc<Items>, entry: &Entry, dtype: Dtype, c: ChunkRef<'_>) -> Result<Tensor> {
     let info = TensorInfo::new(entry.fqn.as_str(), dtype, c.sizes)?;
+    let bytes = chunk_bytes(items, &info, c)?;
+    Tensor::new(info, bytes)
+}
+
+/// Where a chunk's bytes lie, which `info` describes.
+fn chunk_bytes(items: &Arc<Items>, info: &TensorInfo, c: ChunkRef<'_>) -> Result<TensorBytes> {
     let resolver: Arc<dyn Resolve> =
         Arc::new(ChunkItem { items: Arc::clone(items), at: c.item, offsets: c.offsets.into() });
-    let tensor = Tensor::new(info, TensorBytes::Deferred(Deferred::new(resolver)))?;
-    // Before anyone allocates by a number of the metadata alone: an item shorter than its chunk
-    // must be one that is compressed.
-    let stored = if c.item.transform == 0 {
-        c.item.length
-    } else {
-        c.item.length.saturating_mul(PLAUSIBLE_RATIO)
-    };
-    if stored < tensor.byte_len() {
-        tensor.resolve()?;
+    let bytes = TensorBytes::Deferred(Deferred::new(resolver));
+    if !is_long_enough(c.item, info.byte_len()) {
+        Tensor::new(info.clone(), bytes.clone())?.resolve()?;
     }
-    Ok(tensor)
+    Ok(bytes)
+}
+
+/// Whether there are several chunks, and no item needs to be looked into.
+fn are_long_enough(tables: &Tables, row: &TensorRow, dtype: Dtype) -> bool {
+    let mut several = 0;
+    let mut live = tables.chunks(row).filter(|c| !c.sizes.contains(&0));
+    let all = live.all(|c| {
+        several += 1;
+        let bytes = dtype.byte_len(c.sizes.iter().product());
+        bytes.is_some_and(|n| is_long_enough(c.item, n))
+    });
+    all && several > 1
+}
+
+/// Whether an item may hold so many bytes as far as its length tells. Before anyone allocates by a
+/// number of the metadata alone: one that is shorter than its chunk must be one that is compressed.
+fn is_long_enough(item: ItemAt, bytes: u64) -> bool {
+    let most = match item.transform {
+        0 => item.length,
+        _ => item.length.saturating_mul(PLAUSIBLE_RATIO),
+    };
+    most >= bytes
 }
 
 /// The dtype of all items of a tensor, where it is not the one that the metadata gives.

@@ -41,7 +41,7 @@
 //! | the Hugging Face writer's directories (`*.safetensors`, no `.metadata`) | see the crate `st-io` | feature `safetensors`, [`Form::Safetensors`] |
 //!
 //! [`DistCheckpoint::open`] reads metadata and looks at the length of every file; no data file is
-//! opened before something in it is wanted. Tensors are
+//! opened before something in it is wanted. Tensors resolve to
 //! [`TensorBytes::Chunks`](ckptkit_core::TensorBytes::Chunks) whose boxes open their item when
 //! they are first read; objects become [`Value`](torch_save::Value)s; nothing of a pickle is ever
 //! executed.

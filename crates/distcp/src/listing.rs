@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use ckptkit_core::hash::{HashMap, HashMapExt, HashSet, HashSetExt};
-use ckptkit_core::{Error, Key, Result, StorageId, Tensor, TensorInfo, unique_names};
+use ckptkit_core::hash::{HashMap, HashMapExt};
+use ckptkit_core::{
+    Error, Key, Result, StorageId, Tensor, TensorInfo, are_unique, joined, unique_names,
+};
 use torch_save::{TorchFile, Value};
 
 use crate::item::ByteItem;
@@ -23,8 +25,8 @@ pub(crate) enum Origin {
 pub(crate) struct Listing {
     pub(crate) infos: Vec<TensorInfo>,
     origins: Vec<Origin>,
-    /// The path of each, where the metadata's entry does not say it.
-    paths: Vec<Option<Vec<Key>>>,
+    /// The paths of those whose name is not that of an entry.
+    paths: HashMap<usize, Vec<Key>>,
     /// Of those whose name is not their entry's.
     by_name: HashMap<String, usize>,
     /// For every entry of the metadata its position; [`ABSENT`] for what is not listed.
@@ -46,20 +48,20 @@ pub(crate) enum Holder {
 
 const ABSENT: u32 = u32::MAX;
 
-struct Draft {
-    /// `None` where the FQN is the name.
-    path: Option<Vec<Key>>,
-    fqn: u32,
-    info: TensorInfo,
-    origin: Origin,
-    holder: Option<(Holder, String)>,
-}
-
 impl Listing {
     pub(crate) fn make(checkpoint: &DistCheckpoint) -> Self {
         let inner = &checkpoint.0;
         let tables = &inner.tables;
-        let mut drafts = Vec::with_capacity(tables.entries.len());
+        let mut out = Self {
+            infos: Vec::with_capacity(tables.entries.len()),
+            origins: Vec::with_capacity(tables.entries.len()),
+            paths: HashMap::new(),
+            by_name: HashMap::new(),
+            by_entry: vec![ABSENT; tables.entries.len()],
+            inside: HashMap::new(),
+            failures: Vec::new(),
+            notes: Vec::new(),
+        };
         let mut containers = Containers::new();
         let mut failures = Vec::new();
         let mut notes = Vec::new();
@@ -81,13 +83,14 @@ impl Listing {
                         dtype
                     });
                     match TensorInfo::new(entry.fqn.as_str(), dtype, shape) {
-                        Ok(info) => drafts.push(Draft {
-                            path: (!tables.is_named_by_fqn(entry)).then(|| tables.path(entry)),
-                            fqn: index,
-                            info,
-                            origin: Origin::Entry(index),
-                            holder: None,
-                        }),
+                        Ok(info) => {
+                            if !tables.is_named_by_fqn(entry) {
+                                out.paths.insert(out.infos.len(), tables.path(entry));
+                            }
+                            out.by_entry[index as usize] = narrow(out.infos.len());
+                            out.infos.push(info);
+                            out.origins.push(Origin::Entry(index));
+                        }
                         Err(e) => fail(&entry.fqn, e),
                     }
                 }
@@ -103,7 +106,7 @@ impl Listing {
                                 fail(&format!("{}.{name}", entry.fqn), e.clone());
                             }
                             let holder = Holder::Entry(index);
-                            add(&mut drafts, &mut containers, index, &under, holder, &file);
+                            out.add(&mut containers, &under, holder, &file);
                         }
                         Ok(ByteItem::Raw(_)) => {}
                         Err(e) => fail(&entry.fqn, e),
@@ -119,71 +122,77 @@ impl Listing {
         for (file, holder, under) in sides {
             match file {
                 Ok(Some(file)) => {
-                    add(&mut drafts, &mut containers, u32::MAX, &under, holder, &file);
+                    out.add(&mut containers, &under, holder, &file);
                 }
                 Ok(None) => {}
                 Err(e) => notes.push(e.to_string()),
             }
         }
         notes.extend(believed);
-        Self::named(checkpoint, drafts, failures, notes)
-    }
-
-    fn named(
-        checkpoint: &DistCheckpoint,
-        drafts: Vec<Draft>,
-        failures: Vec<(String, Error)>,
-        notes: Vec<String>,
-    ) -> Self {
-        let tables = &checkpoint.0.tables;
+        (out.failures, out.notes) = (failures, notes);
         // FQNs are keys of a dict and cannot clash; only paths from elsewhere can.
-        let names = if drafts.iter().all(|d| d.path.is_none()) {
-            Vec::new()
-        } else {
-            names(tables, &drafts)
-        };
-        let mut out = Self {
-            infos: Vec::with_capacity(drafts.len()),
-            origins: Vec::with_capacity(drafts.len()),
-            paths: Vec::with_capacity(drafts.len()),
-            by_name: HashMap::new(),
-            by_entry: vec![ABSENT; tables.entries.len()],
-            inside: HashMap::new(),
-            failures,
-            notes,
-        };
-        let mut names = names.into_iter();
-        for (i, draft) in drafts.into_iter().enumerate() {
-            let name = names.next().filter(|name| **name != *draft.info.name());
-            let (info, origin) = match draft.origin {
-                Origin::Entry(index) => {
-                    out.by_entry[index as usize] = narrow(i);
-                    let info = match &name {
-                        Some(name) => rename(&draft.info, name),
-                        None => draft.info,
-                    };
-                    (info, Origin::Entry(index))
-                }
-                Origin::Inside(tensor) => {
-                    let tensor = match &name {
-                        Some(name) => tensor.renamed(Arc::clone(name)),
-                        None => tensor,
-                    };
-                    (tensor.info().clone(), Origin::Inside(tensor))
-                }
-            };
-            let by_entry = matches!(origin, Origin::Entry(_)) && name.is_none();
-            if !by_entry {
-                out.by_name.insert(info.name().to_owned(), i);
-            }
-            if let Some(holder) = draft.holder {
-                out.inside.insert(holder, i);
-            }
-            out.paths.push(draft.path);
-            out.infos.push(info);
-            out.origins.push(origin);
+        if !out.paths.is_empty() {
+            out.name(tables);
         }
         out
+    }
+
+    /// Gives every tensor its name, where not all are those of entries.
+    fn name(&mut self, tables: &Tables) {
+        for (i, name) in self.names(tables).into_iter().enumerate() {
+            let renamed = *name != *self.infos[i].name();
+            if renamed {
+                self.infos[i] = match &mut self.origins[i] {
+                    Origin::Entry(_) => rename(&self.infos[i], &name),
+                    Origin::Inside(tensor) => {
+                        *tensor = tensor.renamed(Arc::clone(&name));
+                        tensor.info().clone()
+                    }
+                };
+            }
+            if renamed || matches!(self.origins[i], Origin::Inside(_)) {
+                self.by_name.insert(name.to_string(), i);
+            }
+        }
+    }
+
+    /// Unique names for tensors whose paths are not all that of an entry.
+    fn names(&self, tables: &Tables) -> Vec<Arc<str>> {
+        let mut scratch = String::new();
+        let plain: Vec<Arc<str>> = (self.infos.iter().enumerate())
+            .map(|(i, info)| match self.paths.get(&i) {
+                Some(path) => joined(path, &mut scratch),
+                None => info.shared_name(),
+            })
+            .collect();
+        if are_unique(plain.iter().map(|name| &**name)) {
+            return plain;
+        }
+        let paths: Vec<Vec<Key>> = self.all_paths(tables).collect();
+        unique_names(paths.iter().map(Vec::as_slice))
+    }
+
+    /// Adds the tensors of an object.
+    fn add(
+        &mut self,
+        containers: &mut Containers,
+        under: &[Key],
+        holder: Holder,
+        file: &TorchFile,
+    ) {
+        // A tensor that is the whole object stands under a key of its own only in a file of its own.
+        let whole = usize::from(!under.is_empty() && file.tensor_at(file.root().id()).is_some());
+        for entry in file.tensors() {
+            let path = under.iter().chain(entry.path().get(whole..).unwrap_or_default());
+            // What was a tensor is one in another storage.
+            let tensor = apart(entry.tensor(), holder, containers)
+                .unwrap_or_else(|_| entry.tensor().clone().unshared());
+            let i = self.infos.len();
+            self.paths.insert(i, path.cloned().collect());
+            self.inside.insert((holder, entry.tensor().name().to_owned()), i);
+            self.infos.push(tensor.info().clone());
+            self.origins.push(Origin::Inside(tensor));
+        }
     }
 
     /// The keys from the root to each tensor, in the order of `infos`.
@@ -191,8 +200,11 @@ impl Listing {
         &'a self,
         checkpoint: &'a DistCheckpoint,
     ) -> impl Iterator<Item = Vec<Key>> + 'a {
-        let tables = &checkpoint.0.tables;
-        self.paths.iter().zip(&self.origins).map(|(path, origin)| match (path, origin) {
+        self.all_paths(&checkpoint.0.tables)
+    }
+
+    fn all_paths<'a>(&'a self, tables: &'a Tables) -> impl Iterator<Item = Vec<Key>> + 'a {
+        self.origins.iter().enumerate().map(|(i, origin)| match (self.paths.get(&i), origin) {
             (Some(path), _) => path.clone(),
             (None, Origin::Entry(index)) => tables.path(&tables.entries[*index as usize]),
             (None, Origin::Inside(tensor)) => vec![Key::Str(tensor.info().shared_name())],
@@ -260,25 +272,6 @@ impl Listing {
     }
 }
 
-/// Unique names for tensors whose paths are not all that of an entry.
-fn names(tables: &Tables, drafts: &[Draft]) -> Vec<Arc<str>> {
-    let name = |d: &Draft| match &d.path {
-        Some(path) => ckptkit_core::join(path).into(),
-        None => d.info.shared_name(),
-    };
-    let plain: Vec<Arc<str>> = drafts.iter().map(name).collect();
-    let mut seen = HashSet::with_capacity(plain.len());
-    if plain.iter().all(|name| seen.insert(&**name)) {
-        return plain;
-    }
-    let path = |d: &Draft| match &d.path {
-        Some(path) => path.clone(),
-        None => tables.path(&tables.entries[d.fqn as usize]),
-    };
-    let paths: Vec<Vec<Key>> = drafts.iter().map(path).collect();
-    unique_names(paths.iter().map(Vec::as_slice))
-}
-
 /// Containers of storages: what two objects hold is not shared, whatever each calls it.
 type Containers = HashMap<(Holder, u32), u32>;
 
@@ -289,32 +282,6 @@ fn apart(tensor: &Tensor, holder: Holder, containers: &mut Containers) -> Result
     let container = *containers.entry((holder, id.container)).or_insert(next);
     let info = tensor.info().clone().in_storage(StorageId { container, ..id });
     Tensor::with_transform(info, tensor.bytes().clone(), tensor.transform())
-}
-
-fn add(
-    drafts: &mut Vec<Draft>,
-    containers: &mut Containers,
-    fqn: u32,
-    under: &[Key],
-    holder: Holder,
-    file: &TorchFile,
-) {
-    // A tensor that is the whole object stands under a key of its own only in a file of its own.
-    let whole = usize::from(!under.is_empty() && file.tensor_at(file.root().id()).is_some());
-    for entry in file.tensors() {
-        let path = under.iter().chain(entry.path().get(whole..).unwrap_or_default());
-        let path = path.cloned().collect();
-        // What was a tensor is one in another storage.
-        let tensor = apart(entry.tensor(), holder, containers)
-            .unwrap_or_else(|_| entry.tensor().clone().unshared());
-        drafts.push(Draft {
-            path: Some(path),
-            fqn,
-            info: tensor.info().clone(),
-            origin: Origin::Inside(tensor),
-            holder: Some((holder, entry.tensor().name().to_owned())),
-        });
-    }
 }
 
 fn unknown(entry: &Entry) -> Error {

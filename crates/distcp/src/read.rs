@@ -476,9 +476,7 @@ impl DistCheckpoint {
     fn entry_tensor(&self, index: u32, info: &TensorInfo) -> Result<Tensor> {
         let entry = &self.0.tables.entries[index as usize];
         match &entry.kind {
-            EntryKind::Tensor(row) => {
-                assemble::tensor(&self.0.tables, &self.0.items, entry, row, info, self.0.rules)
-            }
+            EntryKind::Tensor(row) => assemble::tensor(&self.0, index, row, info),
             _ => Err(Error::invalid(format!("{} is no tensor", entry.fqn))),
         }
     }

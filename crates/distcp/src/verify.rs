@@ -5,7 +5,7 @@ use torch_save::TorchFile;
 
 use crate::assemble;
 use crate::item::ByteItem;
-use crate::metadata::{Entry, EntryKind, TensorRow};
+use crate::metadata::{EntryKind, TensorRow};
 use crate::read::DistCheckpoint;
 
 /// The most problems that a report lists.
@@ -79,10 +79,10 @@ impl DistCheckpoint {
     /// ```
     pub fn verify(&self) -> Result<Report> {
         let mut report = Report { notes: self.0.notes.clone(), ..Report::default() };
-        for entry in &self.0.tables.entries {
+        for (entry, index) in self.0.tables.entries.iter().zip(0..) {
             let checked = match (&entry.kind, &entry.fault) {
                 (_, Some(e)) => Err(e.clone()),
-                (EntryKind::Tensor(row), None) => self.verify_tensor(entry, row, &mut report),
+                (EntryKind::Tensor(row), None) => self.verify_tensor(index, row, &mut report),
                 (EntryKind::Bytes(at), None) => {
                     report.items += 1;
                     report.bytes += at.length;
@@ -117,8 +117,9 @@ impl DistCheckpoint {
         Ok(report)
     }
 
-    fn verify_tensor(&self, entry: &Entry, row: &TensorRow, report: &mut Report) -> Result<()> {
+    fn verify_tensor(&self, index: u32, row: &TensorRow, report: &mut Report) -> Result<()> {
         let inner = &self.0;
+        let entry = &inner.tables.entries[index as usize];
         report.tensors += 1;
         assemble::check(&inner.tables, row, inner.rules)?;
         let dtype = if inner.rules.item_dtypes {
@@ -147,8 +148,7 @@ impl DistCheckpoint {
         }
         if let (Some(_), Some(info)) = (&row.reformulated, self.entry_info(entry)) {
             // Blocks of flattened shards must fit the shape that they make.
-            let tensor =
-                assemble::tensor(&inner.tables, &inner.items, entry, row, info, inner.rules)?;
+            let tensor = assemble::tensor(inner, index, row, info)?;
             if let ckptkit_core::TensorBytes::Broken(e) = tensor.bytes() {
                 return Err(e.clone());
             }

@@ -623,6 +623,12 @@ fn ranks_are_merged_and_must_agree() {
     let other = part(1, 2, 5);
     let mixed = by_ranks(&[("__0.metadata", &zero), ("__1.metadata", &other)], &files);
     says(&refusal_of(mixed, "w"), &["rank 1", "another shape or dtype"]);
+    // Another number of dimensions, in the last chunk that there is.
+    let mut flat = Metadata::default();
+    flat.tensor("w", "float32", &[4], &[(&[2], &[2])]);
+    flat.storage.push(both.storage[1].clone());
+    let mixed = by_ranks(&[("__0.metadata", &zero), ("__1.metadata", &flat)], &files);
+    says(&refusal_of(mixed, "w"), &["rank 1", "another shape or dtype"]);
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! One `.metadata` graph to rows; several, where every rank wrote its own.
 
-use std::collections::hash_map::Entry as Slot;
-
 use ckptkit_core::hash::{HashMap, HashMapExt};
-use ckptkit_core::{Dtype, DtypeClass, Error, ErrorKind, Result, TensorInfo};
-use torch_save::pickle::{Graph, Kind, NodeRef};
+use ckptkit_core::{Dtype, DtypeClass, Error, ErrorKind, Result, TensorInfo, shape};
+use torch_save::pickle::{Graph, Kind, NodeId, NodeRef};
 
 use super::walk::{self, Class};
 use super::{ChunkRow, DimsAt, Entry, EntryKind, ItemAt, PathAt, Tables, TensorRow};
@@ -21,6 +19,13 @@ pub(crate) struct Decoder {
     pub(super) path_text: usize,
     pub(super) strays: usize,
     pub(super) scratch: Vec<u64>,
+    /// The entry that was asked for last: the next one asked for is mostly the one behind it.
+    pub(super) last_entry: u32,
+    /// The data file that was named last.
+    pub(super) last_file: u32,
+    /// The nodes of the last dtype and layout that were read, and what they say: those of one
+    /// checkpoint are mostly the same.
+    last_dtype: Option<([Option<NodeId>; 2], Dtype)>,
 }
 
 impl Decoder {
@@ -35,6 +40,9 @@ impl Decoder {
             path_text: 0,
             strays: 0,
             scratch: Vec::new(),
+            last_entry: 0,
+            last_file: 0,
+            last_dtype: None,
         }
     }
 
@@ -69,6 +77,10 @@ impl Decoder {
             .ok_or_else(|| Error::malformed("the Metadata object has no state_dict_metadata"))?;
         let (first_row, rank) = (self.tables.chunks.len(), self.absorbed.len());
         self.absorbed.push(first_row);
+        self.last_dtype = None;
+        let most = walk::pair_count(entries);
+        self.tables.entries.reserve(most);
+        self.tables.names.reserve(most);
         walk::each_pair(entries, "state_dict_metadata", &mut |key, value, hidden| {
             self.entry(key, value, hidden, rank)
         })?;
@@ -121,15 +133,15 @@ impl Decoder {
             )));
         };
         let next = narrow(self.tables.entries.len());
-        let index = match self.tables.by_fqn.entry(raw.into()) {
-            Slot::Vacant(slot) => *slot.insert(next),
-            Slot::Occupied(_) if hidden => return Ok(()),
-            Slot::Occupied(slot) => *slot.get(),
-        };
+        let known = self.tables.names.find(raw, &self.tables.entries);
+        if known.is_some() && hidden {
+            return Ok(());
+        }
+        let index = known.unwrap_or(next);
         if index == next {
             let fqn = walk::escaped(raw);
+            self.tables.names.insert(raw, &fqn, next, &self.tables.entries);
             if fqn.as_bytes() != raw {
-                self.tables.escaped.insert(fqn.clone(), next);
                 let note = format!("the name {fqn} is no UTF-8 and is written with escapes");
                 self.tables.notes.push(note);
             }
@@ -159,6 +171,14 @@ impl Decoder {
             (EntryKind::Bytes(_), EntryKind::Bytes(_)) | (EntryKind::Unknown, _) => true,
             _ => false,
         };
+        if let (EntryKind::Tensor(a), EntryKind::Tensor(b)) = (&entry.kind, &made) {
+            // Rows are read with the rank of their entry.
+            if a.size.rank != b.size.rank {
+                let start = b.chunks.start as usize;
+                tables.chunks.truncate(start);
+                tables.items.truncate(start);
+            }
+        }
         if matches!(entry.kind, EntryKind::Unknown) && entry.fault.is_none() {
             tables.entries[index as usize].kind = made;
         } else if rank == 0 {
@@ -185,8 +205,11 @@ impl Decoder {
         let missing = |what| Error::malformed(format!("the tensor's description has no {what}"));
         let dtype = self.dtype(properties.ok_or_else(|| missing("properties"))?)?;
         let size = self.dims(size.ok_or_else(|| missing("size"))?, "the tensor's size")?;
-        TensorInfo::new("", dtype, self.tables.dims_of(size))
-            .map_err(|e| Error::malformed(e.message().to_owned()))?;
+        let dims = self.tables.dims_of(size);
+        if shape::numel(dims).ok().and_then(|n| dtype.byte_len(n)).is_none() {
+            TensorInfo::new("", dtype, dims)
+                .map_err(|e| Error::malformed(e.message().to_owned()))?;
+        }
         let start = self.tables.chunks.len();
         match self.chunks(chunks, size.rank, index) {
             Ok(()) => {}
@@ -204,8 +227,8 @@ impl Decoder {
 
     fn chunks(&mut self, chunks: Option<NodeRef<'_>>, rank: u8, tensor: u32) -> Result<()> {
         let Some(chunks) = chunks else { return Ok(()) };
-        for chunk in walk::items(chunks, "the tensor's list of chunks")? {
-            self.chunk(chunk, rank, tensor)?;
+        for &id in walk::items(chunks, "the tensor's list of chunks")?.iter() {
+            self.chunk(chunks.other(id), rank, tensor)?;
         }
         if self.tables.chunks.len() > self.budget / 8 {
             return Err(Error::limit("the metadata lists more chunks than its length can hold"));
@@ -271,30 +294,33 @@ impl Decoder {
             }
             _ => return Err(walk::unknown_global(state, "the state of TensorProperties")),
         };
-        if let Some((callable, args)) = layout.and_then(|l| l.call()) {
-            let name = args.first().and_then(|a| a.as_str());
-            let known =
-                callable.as_global().is_some_and(|g| g.is("torch.serialization", "_get_layout"));
-            if known && name != Some("torch.strided") {
-                return Err(Error::unsupported(format!(
-                    "the tensor's layout is {}, only strided tensors are made of chunks",
-                    name.unwrap_or("unknown")
-                )));
+        let nodes = [dtype, layout].map(|node| node.map(NodeRef::id));
+        match self.last_dtype {
+            Some((known, dtype)) if known == nodes => Ok(dtype),
+            _ => {
+                let dtype = read_dtype(dtype, layout)?;
+                self.last_dtype = Some((nodes, dtype));
+                Ok(dtype)
             }
         }
-        let dtype = dtype.ok_or_else(|| Error::malformed("TensorProperties has no dtype"))?;
-        let global = dtype.as_global().ok_or_else(|| {
-            Error::malformed(format!("{} stands for a dtype", walk::describe(dtype)))
-        })?;
-        (global.module == "torch").then(|| Dtype::from_torch(global.name)).flatten().ok_or_else(
-            || Error::unsupported(format!("{global} is no dtype that this reader knows")),
-        )
     }
 
     /// The first fault of an entry stays.
     pub(super) fn fault(&mut self, index: u32, error: Error) {
         let entry = &mut self.tables.entries[index as usize];
         entry.fault.get_or_insert(error);
+    }
+
+    /// The position of the entry with a name.
+    pub(super) fn named(&mut self, raw: &[u8]) -> Option<u32> {
+        let Tables { entries, names, .. } = &self.tables;
+        let near = [self.last_entry, self.last_entry.saturating_add(1)]
+            .into_iter()
+            .filter(|_| names.are_plain())
+            .find(|&index| entries.get(index as usize).is_some_and(|e| e.is_called(raw)));
+        let index = near.or_else(|| names.find(raw, entries))?;
+        self.last_entry = index;
+        Some(index)
     }
 
     /// The finished tables.
@@ -323,6 +349,29 @@ impl Decoder {
         tables.dims.shrink_to_fit();
         self.tables
     }
+}
+
+/// What a dtype's name says, of a tensor that is made of chunks only where it is strided.
+fn read_dtype(dtype: Option<NodeRef<'_>>, layout: Option<NodeRef<'_>>) -> Result<Dtype> {
+    if let Some((callable, args)) = layout.and_then(|l| l.call()) {
+        let name = args.first().and_then(|a| a.as_str());
+        let known =
+            callable.as_global().is_some_and(|g| g.is("torch.serialization", "_get_layout"));
+        if known && name != Some("torch.strided") {
+            return Err(Error::unsupported(format!(
+                "the tensor's layout is {}, only strided tensors are made of chunks",
+                name.unwrap_or("unknown")
+            )));
+        }
+    }
+    let dtype = dtype.ok_or_else(|| Error::malformed("TensorProperties has no dtype"))?;
+    let global = dtype
+        .as_global()
+        .ok_or_else(|| Error::malformed(format!("{} stands for a dtype", walk::describe(dtype))))?;
+    (global.module == "torch")
+        .then(|| Dtype::from_torch(global.name))
+        .flatten()
+        .ok_or_else(|| Error::unsupported(format!("{global} is no dtype that this reader knows")))
 }
 
 impl Tables {

@@ -5,16 +5,18 @@
 
 mod decode;
 mod merge;
+mod names;
 mod paths;
 mod places;
+mod rows;
 mod walk;
 
 use std::ops::Range;
 
-use ckptkit_core::hash::HashMap;
 use ckptkit_core::{Dtype, Error, Key, Result};
 
 pub(crate) use decode::{Decoder, narrow};
+use names::Names;
 pub(crate) use paths::most_positions;
 
 /// No file: the item of a chunk that storage has no entry for.
@@ -25,10 +27,7 @@ pub(crate) const NO_FILE: u32 = u32::MAX;
 pub(crate) struct Tables {
     /// In the order in which they are first mentioned.
     pub(crate) entries: Vec<Entry>,
-    /// Their positions, by the bytes of their names.
-    by_fqn: HashMap<Box<[u8]>, u32>,
-    /// Those whose names are escaped, by the escaped name.
-    escaped: HashMap<String, u32>,
+    names: Names,
     chunks: Vec<ChunkRow>,
     items: Vec<ItemAt>,
     dims: Vec<u64>,
@@ -65,6 +64,13 @@ pub(crate) struct Entry {
     pub(crate) fault: Option<Error>,
 }
 
+impl Entry {
+    /// Whether a name that is UTF-8 is its own.
+    fn is_called(&self, raw: &[u8]) -> bool {
+        self.fqn.as_bytes() == raw
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum EntryKind {
     Tensor(TensorRow),
@@ -80,6 +86,12 @@ pub(crate) struct TensorRow {
     chunks: Range<u32>,
     /// Megatron's flattened optimizer shards: the shape that the blocks make.
     pub(crate) reformulated: Option<Vec<u64>>,
+}
+
+impl TensorRow {
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.chunks.len()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,6 +165,13 @@ impl Tables {
         })
     }
 
+    /// The only chunk of a tensor, where it is all of it, with elements, and is stored.
+    pub(crate) fn whole(&self, row: &TensorRow) -> Option<ChunkRef<'_>> {
+        let chunk = (row.chunk_count() == 1).then(|| self.chunks(row).next()).flatten()?;
+        let all = chunk.sizes == self.size(row) && chunk.offsets.iter().all(|&o| o == 0);
+        (all && !chunk.sizes.contains(&0) && chunk.item.is_stored()).then_some(chunk)
+    }
+
     /// Every item that is stored.
     pub(crate) fn items(&self) -> impl Iterator<Item = (&Entry, ItemAt)> {
         let chunks = (self.chunks.iter().zip(&self.items))
@@ -175,7 +194,8 @@ impl Tables {
             Err(e) => (ItemAt::NONE, Some(e)),
         };
         let kind = EntryKind::Bytes(at);
-        self.by_fqn.insert(fqn.as_bytes().into(), narrow(self.entries.len()));
+        let index = narrow(self.entries.len());
+        self.names.insert(fqn.as_bytes(), &fqn, index, &self.entries);
         self.entries.push(Entry { fqn, kind, path: PathAt::Absent, fault });
     }
 
@@ -185,7 +205,7 @@ impl Tables {
 
     /// The position of the entry with a name; with one that is escaped where it is no UTF-8.
     pub(crate) fn index_of(&self, fqn: &str) -> Option<u32> {
-        self.by_fqn.get(fqn.as_bytes()).or_else(|| self.escaped.get(fqn)).copied()
+        self.names.find(fqn.as_bytes(), &self.entries).or_else(|| self.names.escaped(fqn))
     }
 
     /// Whether the name joined from the entry's path is its FQN.
@@ -205,8 +225,8 @@ impl Tables {
                     let n = (part & !INDEX_PART) as usize;
                     let text = entry.fqn.get(at..at + n).unwrap_or_default();
                     at += n + 1;
-                    match text.parse() {
-                        Ok(i) if part & INDEX_PART != 0 => Key::Index(i),
+                    match (part & INDEX_PART != 0).then(|| text.parse()) {
+                        Some(Ok(i)) => Key::Index(i),
                         _ => Key::Str(text.into()),
                     }
                 });

@@ -1,7 +1,9 @@
 //! Reading Python objects off the pickle's graph, without allocating for each.
 
+use std::borrow::Cow;
+
 use ckptkit_core::{Error, Result};
-use torch_save::pickle::{Kind, Mut, NodeRef};
+use torch_save::pickle::{Kind, Mut, NodeId, NodeRef};
 
 const DCP: [&str; 2] =
     ["torch.distributed.checkpoint.metadata", "torch.distributed._shard.checkpoint.metadata"];
@@ -93,8 +95,13 @@ fn shorten(text: &[u8]) -> String {
 
 /// Text whose lone surrogates are written as `\udc80`.
 pub(super) fn escaped(text: &[u8]) -> String {
+    readable(text).into_owned()
+}
+
+/// As [`escaped`], borrowed where nothing is.
+pub(super) fn readable(text: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(text) {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut out = String::new();
     let mut rest = text;
@@ -120,7 +127,7 @@ pub(super) fn escaped(text: &[u8]) -> String {
             }
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// The named attributes of an object; those that are `None` count as absent.
@@ -209,18 +216,34 @@ pub(super) fn each_pair<'a>(
     }
 }
 
+/// How many pairs a dict was given.
+pub(super) fn pair_count(dict: NodeRef<'_>) -> usize {
+    let lens = dict.muts().map(|m| if let Mut::SetItems(flat) = m { flat.len() / 2 } else { 0 });
+    lens.sum()
+}
+
 /// The items of a list or tuple.
-pub(super) fn items<'a>(node: NodeRef<'a>, wanted: &'static str) -> Result<Vec<NodeRef<'a>>> {
+pub(super) fn items<'a>(node: NodeRef<'a>, wanted: &'static str) -> Result<Cow<'a, [NodeId]>> {
+    let ids = |node: NodeRef<'a>| node.iter_items().map(NodeRef::id).collect::<Vec<_>>();
     match node.kind() {
-        Kind::List | Kind::Tuple(_) => Ok(node.items()),
+        Kind::Tuple(items) if node.muts().next().is_none() => Ok(Cow::Borrowed(items)),
+        Kind::List => {
+            let mut added = node.muts();
+            match (added.next(), added.next()) {
+                (None, _) => Ok(Cow::Borrowed(&[])),
+                (Some(Mut::Append(items)), None) => Ok(Cow::Borrowed(items)),
+                _ => Ok(Cow::Owned(ids(node))),
+            }
+        }
+        Kind::Tuple(_) => Ok(Cow::Owned(ids(node))),
         _ => match node.class() {
             Some(class) if class.is("builtins", "list") => {
                 let mut all = Vec::new();
                 if let Some(arg) = node.call().and_then(|(_, args)| args.first().copied()) {
-                    all = arg.items();
+                    all = ids(arg);
                 }
-                all.extend(node.items());
-                Ok(all)
+                all.extend(ids(node));
+                Ok(Cow::Owned(all))
             }
             _ => Err(unknown_global(node, wanted)),
         },
@@ -245,13 +268,9 @@ pub(super) fn dims(node: NodeRef<'_>, wanted: &'static str, out: &mut Vec<u64>) 
         }
         _ => node,
     };
-    let owned;
     let ids = match inner.kind() {
-        Kind::Tuple(ids) => ids,
-        Kind::List => {
-            owned = inner.items().iter().map(|n| n.id()).collect::<Vec<_>>();
-            &owned[..]
-        }
+        Kind::Tuple(ids) => Cow::Borrowed(ids),
+        Kind::List => items(inner, wanted)?,
         _ => return Err(unknown_global(inner, wanted)),
     };
     let rank = u8::try_from(ids.len())
@@ -264,7 +283,7 @@ pub(super) fn dims(node: NodeRef<'_>, wanted: &'static str, out: &mut Vec<u64>) 
                 ckptkit_core::shape::MAX_DIMS
             ))
         })?;
-    for &id in ids {
+    for &id in ids.iter() {
         out.push(count(inner.other(id), wanted)?);
     }
     Ok(rank)

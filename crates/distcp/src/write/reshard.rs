@@ -31,14 +31,13 @@ impl DistCheckpoint {
     /// be read is an entry, which `layout` refuses.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let (tables, items) = (&self.0.tables, &self.0.items);
-        let entry = |entry: &crate::metadata::Entry| {
+        let entry = |entry: &crate::metadata::Entry, index: u32| {
             let path = tables.path(entry);
             match &entry.kind {
                 EntryKind::Tensor(row) => {
                     let shape = row.reformulated.as_deref().unwrap_or(tables.size(row));
                     let info = TensorInfo::new(entry.fqn.as_str(), row.dtype, shape)?;
-                    let rules = self.0.rules;
-                    let tensor = assemble::tensor(tables, items, entry, row, &info, rules)?;
+                    let tensor = assemble::tensor(&self.0, index, row, &info)?;
                     Ok(Entry::tensor(path, tensor))
                 }
                 EntryKind::Bytes(at) => {
@@ -56,7 +55,8 @@ impl DistCheckpoint {
                     .unwrap_or_else(|| Error::malformed("nothing is known of it"))),
             }
         };
-        let all = tables.entries.iter().map(|e| entry(e).within(|| format!("entry {}", e.fqn)));
+        let all = tables.entries.iter().zip(0..);
+        let all = all.map(|(e, index)| entry(e, index).within(|| format!("entry {}", e.fqn)));
         all.collect::<Result<_>>().in_file(self.0.storage.name())
     }
 }

@@ -412,12 +412,13 @@ impl Graph {
     }
 
     /// Adds references to the end of the edges.
+    #[inline]
     pub(super) fn add_edges(&mut self, ids: impl Iterator<Item = NodeId>) -> Result<Span> {
         let start = self.edges.len();
         self.edges.extend(ids);
         if u32::try_from(self.edges.len()).is_err() {
             self.edges.truncate(start);
-            return Err(Error::limit("more references than the limit allows"));
+            return Err(too_many("references"));
         }
         Ok(Span { start: narrow(start), len: narrow(self.edges.len() - start) })
     }
@@ -426,7 +427,7 @@ impl Graph {
     pub(super) fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
         let index = narrow(self.muts.len());
         if index == NO_MUT {
-            return Err(Error::limit("more changes than the limit allows"));
+            return Err(too_many("changes"));
         }
         let last = self.nodes[to as usize].last_mut;
         // A container that is filled in batches stays one run of edges.
@@ -464,6 +465,11 @@ impl Graph {
     pub(super) fn ids(&self, start: u32, len: u32) -> &[NodeId] {
         &self.edges[start as usize..start as usize + len as usize]
     }
+}
+
+#[cold]
+fn too_many(what: &str) -> Error {
+    Error::limit(format!("more {what} than the limit allows"))
 }
 
 /// See [`Graph::records`].

@@ -34,7 +34,7 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits, shared: bool) -> Result<Graph
         opcode_at: 0,
         stack: Vec::new(),
         marks: Vec::new(),
-        memo: Vec::new(),
+        memo: Vec::with_capacity(bytes.len() / BYTES_A_MEMO_ENTRY),
         sparse_memo: HashMap::new(),
         memo_len: 0,
         atoms: shared.then(Atoms::new),
@@ -82,23 +82,29 @@ struct Machine<'l> {
 const ABSENT: u32 = u32::MAX;
 
 /// The nodes of what is the same wherever it stands.
-struct Atoms([u32; 4 + Atoms::INTEGERS]);
+struct Atoms([u32; Atoms::ZERO + Atoms::INTEGERS]);
+
+const NO_ITEMS: Repr = Repr::Tuple(Span { start: 0, len: 0 });
 
 impl Atoms {
+    const NONE: usize = 0;
+    const FALSE: usize = 1;
+    const EMPTY: usize = 3;
+    const ZERO: usize = 4;
     const INTEGERS: usize = 256;
 
     fn new() -> Self {
-        Self([ABSENT; 4 + Self::INTEGERS])
+        Self([ABSENT; Self::ZERO + Self::INTEGERS])
     }
 
     fn slot(repr: Repr) -> Option<usize> {
         match repr {
-            Repr::None => Some(0),
-            Repr::Bool(b) => Some(1 + usize::from(b)),
-            Repr::Tuple(Span { len: 0, .. }) => Some(3),
+            Repr::None => Some(Self::NONE),
+            Repr::Bool(b) => Some(Self::FALSE + usize::from(b)),
+            Repr::Tuple(Span { len: 0, .. }) => Some(Self::EMPTY),
             Repr::Int(i) => {
                 let i = usize::try_from(i.as_int()).ok().filter(|&i| i < Self::INTEGERS)?;
-                Some(4 + i)
+                Some(Self::ZERO + i)
             }
             _ => None,
         }
@@ -110,20 +116,80 @@ impl Atoms {
 const BYTES_A_NODE: usize = 5;
 const BYTES_AN_EDGE: usize = 6;
 const BYTES_A_MUTATION: usize = 20;
+const BYTES_A_MEMO_ENTRY: usize = 8;
 
 impl Machine<'_> {
     fn run(&mut self) -> Result<()> {
         loop {
             self.opcode_at = self.at;
-            let opcode = self.take::<1>()?[0];
+            let opcode = self.byte()?;
             match opcode {
+                // The commonest first: what a pickle of many small objects consists of.
+                0x94 => {
+                    let id = self.top()?;
+                    self.remember(self.memo_len, id);
+                }
+                b'h' => {
+                    let index = u64::from(self.byte()?);
+                    self.recall(index)?;
+                }
+                b'j' => {
+                    let index = u64::from(u32::from_le_bytes(self.take()?));
+                    self.recall(index)?;
+                }
+                0x8c => {
+                    let len = u64::from(self.byte()?);
+                    let repr = Repr::Str(self.text(len)?);
+                    self.push_new(repr)?;
+                }
+                b'}' => self.push_new(Repr::Dict)?,
+                b'R' | 0x81 => {
+                    let (args, callable) = (self.pop()?, self.pop()?);
+                    self.push_new(match opcode {
+                        b'R' => Repr::Reduce(callable, args),
+                        _ => Repr::NewObj(callable, args),
+                    })?;
+                }
+                0x85..=0x87 => {
+                    let repr = self.tuple(usize::from(opcode) - 0x84)?;
+                    self.push_new(repr)?;
+                }
+                b't' => {
+                    let mark = self.mark()?;
+                    match self.edges_from(mark)? {
+                        Span { len: 0, .. } => self.push_atom(Atoms::EMPTY, NO_ITEMS)?,
+                        items => self.push_new(Repr::Tuple(items))?,
+                    }
+                }
+                b'K' => {
+                    let value = self.byte()?;
+                    let slot = Atoms::ZERO + usize::from(value);
+                    self.push_atom(slot, Repr::int(i64::from(value)))?;
+                }
+                b'M' => {
+                    let value = i64::from(u16::from_le_bytes(self.take()?));
+                    self.push_made(Repr::int(value))?;
+                }
+                b'N' => self.push_atom(Atoms::NONE, Repr::None)?,
+                0x88 => self.push_atom(Atoms::FALSE + 1, Repr::Bool(true))?,
+                0x89 => self.push_atom(Atoms::FALSE, Repr::Bool(false))?,
+                b')' => self.push_atom(Atoms::EMPTY, NO_ITEMS)?,
+                b'b' => {
+                    let state = self.pop()?;
+                    let to = self.top()?;
+                    self.link(to, MutRecord::new(MutKind::Build, state, 1))?;
+                }
+                b'u' => {
+                    let mark = self.mark()?;
+                    self.add_from(mark, MutKind::SetItems)?;
+                }
                 b'.' => {
                     self.graph.root = self.pop()?;
                     self.graph.consumed = self.at;
                     return Ok(());
                 }
                 0x80 => {
-                    let protocol = self.take::<1>()?[0];
+                    let protocol = self.byte()?;
                     if protocol > 5 {
                         return Err(Error::unsupported(format!(
                             "pickle protocol {protocol}; protocols 0 to 5 are known"
@@ -157,13 +223,12 @@ impl Machine<'_> {
                     let top = self.top()?;
                     self.push(top)?;
                 }
-                b'a' | b'e' | b's' | b'u' | 0x90 | b'b' => self.mutate(opcode)?,
-                b'p' | b'q' | b'r' | 0x94 | b'g' | b'h' | b'j' => self.memoize(opcode)?,
+                b'a' | b'e' | b's' | 0x90 => self.mutate(opcode)?,
+                b'p' | b'q' | b'r' | b'g' => self.memoize(opcode)?,
                 _ => {
                     let repr = self.construct(opcode)?;
                     if let Some(repr) = repr {
-                        let id = self.node_or_atom(repr)?;
-                        self.push(id)?;
+                        self.push_made(repr)?;
                     }
                 }
             }
@@ -173,16 +238,11 @@ impl Machine<'_> {
     /// The opcodes that make a new node; `None` when one pushed its node itself.
     fn construct(&mut self, opcode: u8) -> Result<Option<Repr>> {
         Ok(Some(match opcode {
-            b'N' => Repr::None,
-            0x88 => Repr::Bool(true),
-            0x89 => Repr::Bool(false),
             b'J' => Repr::int(i64::from(i32::from_le_bytes(self.take()?))),
-            b'K' => Repr::int(i64::from(self.take::<1>()?[0])),
-            b'M' => Repr::int(i64::from(u16::from_le_bytes(self.take()?))),
             b'G' => Repr::float(f64::from_be_bytes(self.take()?)),
             b'I' | b'L' | b'F' => self.number_text(opcode)?,
             0x8a => {
-                let len = u64::from(self.take::<1>()?[0]);
+                let len = u64::from(self.byte()?);
                 self.long(len)?
             }
             0x8b => {
@@ -191,9 +251,14 @@ impl Machine<'_> {
                     .map_err(|_| Error::malformed(format!("an integer of {len} bytes")))?;
                 self.long(len)?
             }
-            b'X' => self.text::<4>()?,
-            0x8c => self.text::<1>()?,
-            0x8d => self.text::<8>()?,
+            b'X' => {
+                let len = u64::from(u32::from_le_bytes(self.take()?));
+                Repr::Str(self.text(len)?)
+            }
+            0x8d => {
+                let len = u64::from_le_bytes(self.take()?);
+                Repr::Str(self.text(len)?)
+            }
             b'B' => self.sized::<4>(Repr::Bytes)?,
             b'C' => self.sized::<1>(Repr::Bytes)?,
             0x8e => self.sized::<8>(Repr::Bytes)?,
@@ -216,16 +281,7 @@ impl Machine<'_> {
                 Repr::Str(self.decode(line, text::raw_unicode_escape, "escaped text")?)
             }
             b']' => Repr::List,
-            b'}' => Repr::Dict,
             0x8f => Repr::Set,
-            b')' => self.tuple(0)?,
-            0x85 => self.tuple(1)?,
-            0x86 => self.tuple(2)?,
-            0x87 => self.tuple(3)?,
-            b't' => {
-                let mark = self.mark()?;
-                Repr::Tuple(self.edges_from(mark)?)
-            }
             0x91 => {
                 let mark = self.mark()?;
                 Repr::FrozenSet(self.edges_from(mark)?)
@@ -269,14 +325,6 @@ impl Machine<'_> {
                 };
                 self.called(class, args)?
             }
-            b'R' => {
-                let (args, callable) = (self.pop()?, self.pop()?);
-                Repr::Reduce(callable, args)
-            }
-            0x81 => {
-                let (args, class) = (self.pop()?, self.pop()?);
-                Repr::NewObj(class, args)
-            }
             0x92 => {
                 let (kwargs, args, class) = (self.pop()?, self.pop()?, self.pop()?);
                 Repr::NewObjEx(class, self.edges(&[args, kwargs])?.start)
@@ -314,31 +362,27 @@ impl Machine<'_> {
                 let to = self.top()?;
                 self.record(to, MutKind::SetItems, &[key, value])
             }
-            b'b' => {
-                let state = self.pop()?;
-                let to = self.top()?;
-                self.link(to, MutRecord::new(MutKind::Build, state, 1))
-            }
             _ => {
-                let kind = match opcode {
-                    b'e' => MutKind::Append,
-                    b'u' => MutKind::SetItems,
-                    _ => MutKind::AddItems,
-                };
+                let kind = if opcode == b'e' { MutKind::Append } else { MutKind::AddItems };
                 let mark = self.mark()?;
-                let items = self.edges_from(mark)?;
-                let to = self.top()?;
-                self.changed(to, kind, items)
+                self.add_from(mark, kind)
             }
         }
     }
 
+    /// Adds what is on the stack from `mark` up to the container below.
     #[inline]
+    fn add_from(&mut self, mark: usize, kind: MutKind) -> Result<()> {
+        let items = self.edges_from(mark)?;
+        let to = self.top()?;
+        self.changed(to, kind, items)
+    }
+
+    /// The opcodes of protocols 0 to 3 that name the memo's entry.
     fn memoize(&mut self, opcode: u8) -> Result<()> {
         let index = match opcode {
-            0x94 => self.memo_len,
-            b'q' | b'h' => u64::from(self.take::<1>()?[0]),
-            b'r' | b'j' => u64::from(u32::from_le_bytes(self.take()?)),
+            b'q' => u64::from(self.byte()?),
+            b'r' => u64::from(u32::from_le_bytes(self.take()?)),
             _ => {
                 let line = self.line()?;
                 let text = std::str::from_utf8(self.graph.slice(line)).unwrap_or("");
@@ -347,20 +391,40 @@ impl Machine<'_> {
                     .map_err(|_| Error::malformed(format!("{text:?} is no memo index")))?
             }
         };
-        if matches!(opcode, b'g' | b'h' | b'j') {
-            let dense = usize::try_from(index)
-                .ok()
-                .and_then(|i| self.memo.get(i))
-                .copied()
-                .filter(|&id| id != ABSENT);
-            let id = dense.or_else(|| self.sparse_memo.get(&index).copied());
-            let id = id.ok_or_else(|| {
-                Error::malformed(format!("memo entry {index} is read before it is written"))
-            })?;
-            return self.push(id);
+        if opcode == b'g' {
+            return self.recall(index);
         }
         let id = self.top()?;
+        self.remember(index, id);
+        Ok(())
+    }
+
+    /// Pushes an entry of the memo.
+    #[inline]
+    fn recall(&mut self, index: u64) -> Result<()> {
+        let dense = usize::try_from(index).ok().and_then(|i| self.memo.get(i)).copied();
+        let id = match dense.filter(|&id| id != ABSENT) {
+            Some(id) => id,
+            None => *self.sparse_memo.get(&index).ok_or_else(|| {
+                Error::malformed(format!("memo entry {index} is read before it is written"))
+            })?,
+        };
+        self.push(id)
+    }
+
+    /// Makes a node an entry of the memo.
+    #[inline]
+    fn remember(&mut self, index: u64, id: u32) {
         self.memo_len += 1;
+        if index == self.memo.len() as u64 && self.sparse_memo.is_empty() {
+            self.memo.push(id);
+        } else {
+            self.remember_out_of_order(index, id);
+        }
+    }
+
+    #[cold]
+    fn remember_out_of_order(&mut self, index: u64, id: u32) {
         // Pickles number their memo densely; an index far ahead must not size an array.
         match usize::try_from(index) {
             Ok(i) if i <= self.memo.len() + 64 => {
@@ -376,7 +440,6 @@ impl Machine<'_> {
                 self.sparse_memo.insert(index, id);
             }
         }
-        Ok(())
     }
 
     /// The number of a global; each is kept once.
@@ -404,6 +467,7 @@ impl Machine<'_> {
         Ok(Repr::Reduce(class, self.node(args)?))
     }
 
+    #[inline]
     fn tuple(&mut self, n: usize) -> Result<Repr> {
         let floor = self.marks.last().copied().unwrap_or(0);
         if self.stack.len() < floor + n {
@@ -416,32 +480,53 @@ impl Machine<'_> {
         self.graph.nodes[id as usize].repr
     }
 
+    #[cold]
+    fn too_many(&self, what: &str, most: usize) -> Error {
+        Error::limit(format!("more than {most} {what}"))
+    }
+
     #[inline]
     fn node(&mut self, repr: Repr) -> Result<u32> {
         if self.graph.nodes.len() >= self.limits.nodes {
-            return Err(Error::limit(format!("more than {} objects", self.limits.nodes)));
+            return Err(self.too_many("objects", self.limits.nodes));
         }
         let id = narrow(self.graph.nodes.len());
         self.graph.nodes.push(Node::new(repr));
         Ok(id)
     }
 
+    /// Pushes a node that is no atom.
     #[inline]
-    fn node_or_atom(&mut self, repr: Repr) -> Result<u32> {
-        let slot = self.atoms.as_ref().and_then(|_| Atoms::slot(repr));
-        let Some(slot) = slot else { return self.node(repr) };
+    fn push_new(&mut self, repr: Repr) -> Result<()> {
+        let id = self.node(repr)?;
+        self.push(id)
+    }
+
+    /// Pushes a node that may be an atom.
+    #[inline]
+    fn push_made(&mut self, repr: Repr) -> Result<()> {
+        match Atoms::slot(repr) {
+            Some(slot) => self.push_atom(slot, repr),
+            None => self.push_new(repr),
+        }
+    }
+
+    /// Pushes the atom of a slot.
+    #[inline]
+    fn push_atom(&mut self, slot: usize, repr: Repr) -> Result<()> {
         let known = self.atoms.as_ref().map_or(ABSENT, |atoms| atoms.0[slot]);
         if known != ABSENT {
-            return Ok(known);
+            return self.push(known);
         }
         let id = self.node(repr)?;
         if let Some(atoms) = &mut self.atoms {
             atoms.0[slot] = id;
         }
-        Ok(id)
+        self.push(id)
     }
 
     /// Adds a change to a node.
+    #[inline]
     fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
         if self.atoms.is_some() && Atoms::slot(self.repr(to)).is_some() {
             return Err(Error::malformed("a constant is changed after it was made"));
@@ -458,6 +543,7 @@ impl Machine<'_> {
         self.changed(to, kind, items)
     }
 
+    #[inline]
     fn changed(&mut self, to: u32, kind: MutKind, items: Span) -> Result<()> {
         if kind == MutKind::SetItems && items.len % 2 != 0 {
             return Err(Error::malformed("a key without a value"));
@@ -471,10 +557,7 @@ impl Machine<'_> {
     #[inline]
     fn push(&mut self, id: u32) -> Result<()> {
         if self.stack.len() >= self.limits.stack {
-            return Err(Error::limit(format!(
-                "more than {} objects on the stack",
-                self.limits.stack
-            )));
+            return Err(self.too_many("objects on the stack", self.limits.stack));
         }
         self.stack.push(id);
         Ok(())
@@ -495,11 +578,9 @@ impl Machine<'_> {
         Ok(id)
     }
 
+    #[inline]
     fn mark(&mut self) -> Result<usize> {
-        let mark = self
-            .marks
-            .pop()
-            .ok_or_else(|| Error::malformed("a group of objects ends that was never begun"))?;
+        let mark = self.marks.pop().ok_or_else(unbegun)?;
         if mark > self.stack.len() {
             return Err(underflow());
         }
@@ -512,6 +593,7 @@ impl Machine<'_> {
     }
 
     /// Moves what is on the stack from `mark` up to the edges.
+    #[inline]
     fn edges_from(&mut self, mark: usize) -> Result<Span> {
         let span = self.graph.add_edges(self.stack[mark..].iter().map(|&id| NodeId(id)))?;
         self.stack.truncate(mark);
@@ -533,6 +615,12 @@ impl Machine<'_> {
     }
 }
 
+#[cold]
+fn unbegun() -> Error {
+    Error::malformed("a group of objects ends that was never begun")
+}
+
+#[cold]
 fn underflow() -> Error {
     Error::malformed("an object is taken from an empty stack").hint("the pickle is damaged")
 }

@@ -70,7 +70,12 @@ pub(super) fn quoted_string(line: &[u8], out: &mut Vec<u8>) -> Option<()> {
 }
 
 /// Whether text is UTF-8 in which lone surrogates may stand, as Python's `surrogatepass` writes it.
-pub(super) fn is_wtf8(mut bytes: &[u8]) -> bool {
+#[inline]
+pub(super) fn is_wtf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || is_wide_wtf8(bytes)
+}
+
+fn is_wide_wtf8(mut bytes: &[u8]) -> bool {
     loop {
         match std::str::from_utf8(bytes) {
             Ok(_) => return true,

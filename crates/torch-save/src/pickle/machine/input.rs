@@ -8,6 +8,17 @@ use super::{Machine, narrow};
 
 impl Machine<'_> {
     #[inline]
+    pub(super) fn byte(&mut self) -> Result<u8> {
+        match self.graph.heap.get(self.at) {
+            Some(&byte) if self.at < self.end => {
+                self.at += 1;
+                Ok(byte)
+            }
+            _ => Err(self.truncated(1)),
+        }
+    }
+
+    #[inline]
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
         let bytes =
             self.graph.heap[..self.end].get(self.at..self.at + N).and_then(|b| b.try_into().ok());
@@ -33,14 +44,10 @@ impl Machine<'_> {
         Ok(make(span))
     }
 
-    pub(super) fn text<const N: usize>(&mut self) -> Result<Repr> {
-        let repr = self.sized::<N>(Repr::Str)?;
-        match repr {
-            Repr::Str(span) if !text::is_wtf8(self.graph.slice(span)) => {
-                Err(Error::malformed("text is not UTF-8"))
-            }
-            repr => Ok(repr),
-        }
+    #[inline]
+    pub(super) fn text(&mut self, len: u64) -> Result<Span> {
+        let span = self.span(len)?;
+        if text::is_wtf8(self.graph.slice(span)) { Ok(span) } else { Err(not_text()) }
     }
 
     pub(super) fn line(&mut self) -> Result<Span> {
@@ -116,6 +123,7 @@ impl Machine<'_> {
         Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::int))
     }
 
+    #[cold]
     pub(super) fn truncated(&self, wanted: u64) -> Error {
         self.needs.set(Some((self.at as u64).saturating_add(wanted)));
         let left = self.end - self.at;
@@ -124,4 +132,9 @@ impl Machine<'_> {
         ))
         .hint("the file is cut short or damaged: copy it again")
     }
+}
+
+#[cold]
+fn not_text() -> Error {
+    Error::malformed("text is not UTF-8")
 }
