@@ -43,12 +43,10 @@ pub(crate) fn run(args: &[String]) -> Outcome {
     if out.exists() {
         fs::remove_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     }
-    // Held until everything is measured, and whatever fails.
-    let pages = FreePages::new(options.hold_pages);
     if options.scaling {
-        return scaling::run(&options, &tools, &command, &pages);
+        return scaling::run(&options, &tools, &command);
     }
-    conversions(&options, &tools, &command, &pages)
+    conversions(&options, &tools, &command)
 }
 
 /// The command as somebody types it who only wants to see.
@@ -62,7 +60,7 @@ fn repeat(args: &[String]) -> String {
     command
 }
 
-fn conversions(options: &Options, tools: &Tools, command: &str, pages: &FreePages) -> Outcome {
+fn conversions(options: &Options, tools: &Tools, command: &str) -> Outcome {
     let bytes = options.bytes.unwrap_or(BYTES);
     let mut wanted: Vec<&Case> = CASES.iter().filter(|case| options.wants(case.name)).collect();
     if wanted.is_empty() {
@@ -100,9 +98,10 @@ fn conversions(options: &Options, tools: &Tools, command: &str, pages: &FreePage
         fsync: options.fsync,
         peers: options.peers,
     };
-    pages.touch();
+    // After the inputs: making them takes memory and gives it back.
+    let pages = FreePages::new();
     let rows = bench.run(&wanted)?;
-    report(options, command, pages, &rows, &skipped)
+    report(options, command, &pages, &rows, &skipped)
 }
 
 fn report(

@@ -14,7 +14,6 @@ pub(super) struct Options {
     pub(super) peers: bool,
     pub(super) shared: Option<PathBuf>,
     /// Whether the host may be kept from taking free pages back.
-    pub(super) hold_pages: bool,
     pub(super) write_docs: bool,
 }
 
@@ -29,8 +28,6 @@ cargo xtask bench [scaling] [OPTIONS]
   --peers           time the other programs too (the default)
   --no-peers        ours only
   --shared DIR      a folder on a file system that shares extents [a loop mount, if possible]
-  --hold-pages      keep a virtual machine's host from taking free pages back meanwhile, and touch
-                    them once before: a setting of the whole machine, which root may change
   --write-docs      write docs/benchmarks.md and docs/benchmarks.svg anew";
 
 impl Options {
@@ -45,7 +42,6 @@ impl Options {
             case: Vec::new(),
             peers: true,
             shared: None,
-            hold_pages: false,
             write_docs: false,
         };
         let mut args = args.iter();
@@ -64,7 +60,6 @@ impl Options {
                 "--peers" => options.peers = true,
                 "--no-peers" => options.peers = false,
                 "--shared" => options.shared = Some(PathBuf::from(value()?)),
-                "--hold-pages" => options.hold_pages = true,
                 "--write-docs" => options.write_docs = true,
                 _ => return Err(format!("{arg:?} is not known\n{HELP}")),
             }

@@ -1,119 +1,76 @@
-//! Free pages of a virtual machine, and whether its host takes them back.
+//! Free pages of a virtual machine, and how its host is kept from taking them back meanwhile.
 //!
 //! Where a guest reports its free pages (the kernel's free page reporting), the host takes their
 //! memory away and has to find some again at the next touch. What a run then takes depends on which
-//! pages it happened to get. The setting is the whole machine's and its host reckons with it, so it
-//! is changed only where the command says so, and put back whatever becomes of the run.
+//! pages it happens to get. Only blocks of many pages are reported; so one page is held in each of
+//! them while it is measured, and what is free around it was touched once and stays.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::machine::kib;
 
 /// The smallest block that is reported, as a power of two of pages.
 const ORDER: &str = "/sys/module/page_reporting/parameters/page_reporting_order";
-/// Left free, for whatever else runs and so that the page cache keeps the inputs.
-const MARGIN: u64 = 2 << 30;
-const PIECE: usize = 64 << 20;
+/// Left alone, for whatever else runs and so that the page cache keeps the inputs.
+const MARGIN: u64 = 1 << 30;
+const PAGE: usize = 4096;
 
-/// What happens to free pages during a run; what was changed for it is put back on drop.
+/// What happens to free pages during a run, and the pages that are held for it.
 pub(super) struct FreePages {
     state: String,
-    /// Whether they stay once they were touched, and shall be.
-    touch: bool,
-    hold: Option<Hold>,
+    held: Vec<Box<[u8; PAGE]>>,
 }
 
 impl FreePages {
-    /// Looks, and with `hold` stops the reporting. Tells it on stderr where numbers are at stake.
-    pub(super) fn new(hold: bool) -> Self {
+    /// Looks whether free pages are reported, and holds some where they are.
+    pub(super) fn new() -> Self {
+        let order = fs::read_to_string(Path::new(ORDER)).ok();
         let blocks = fs::read_to_string("/proc/buddyinfo").unwrap_or_default();
-        let pages = Self::at(Path::new(ORDER), largest_order(&blocks), hold);
-        if let Some(hold) = &pages.hold {
-            let (path, before) = (hold.path.display(), &hold.before);
-            eprintln!("{path} is set for the time of the run, and {before} again after it");
-            let last = Hold { path: hold.path.clone(), before: before.clone() };
-            // An interrupted process drops nothing.
-            let handler = ctrlc::set_handler(move || {
-                last.restore();
-                std::process::exit(130);
-            });
-            if let Err(e) = handler {
-                eprintln!("an interrupted run will not put it back: {e}");
-            }
-        } else if pages.state.contains("noise") {
-            eprintln!("free pages are {}", pages.state);
+        match order.and_then(|order| reported(&order, largest_order(&blocks))) {
+            Some(bytes) => Self::held(bytes),
+            None => Self { state: "not given back to a host".to_owned(), held: Vec::new() },
         }
-        pages
     }
 
-    fn at(path: &Path, largest: i64, hold: bool) -> Self {
-        let given = "given back to the host";
-        let as_found = |state: &str| Self { state: state.to_owned(), touch: hold, hold: None };
-        let Ok(text) = fs::read_to_string(path) else {
-            return as_found("not given back to a host: the kernel does not report them");
-        };
-        let before = text.trim().to_owned();
-        // Before a driver asks for reports the number is none that a block can have.
-        let reports = |order: &str| order.parse().is_ok_and(|n: i64| (0..=largest).contains(&n));
-        if !reports(&before) {
-            return as_found("not given back to the host: not reported when the run began");
+    /// Goes through the free memory once, and keeps a page in every half of a block.
+    fn held(block: usize) -> Self {
+        let between = block / 2;
+        let (mut held, mut rest) = (Vec::new(), Vec::new());
+        while spare() > MARGIN {
+            // The kernel gives out pages in order, as they are touched.
+            for _ in 0..(64 << 20) / between {
+                held.push(Box::new([1; PAGE]));
+                rest.push(vec![1_u8; between]);
+            }
         }
-        let noise = |why: &str| Self {
-            state: format!("{given}: not stopped ({why}), expect noise"),
-            touch: false,
-            hold: None,
-        };
-        if !hold {
-            return noise("--hold-pages does");
-        }
-        let hold = Hold { path: path.to_owned(), before };
-        if let Err(e) = fs::write(path, (largest + 1).to_string()) {
-            return noise(&e.to_string());
-        }
-        if fs::read_to_string(path).is_ok_and(|now| reports(now.trim())) {
-            hold.restore();
-            return noise("the kernel keeps to an order of its own");
-        }
-        Self { state: format!("{given}: stopped for the run"), touch: true, hold: Some(hold) }
+        let state = format!(
+            "given back to the host in blocks of {} KiB; kept from it by {} MB that were held in them",
+            block >> 10,
+            held.len() * PAGE / 1_000_000
+        );
+        eprintln!("free pages are {state}");
+        Self { state, held }
     }
 
     /// In words, for the description of the machine.
     pub(super) fn state(&self) -> &str {
         &self.state
     }
-
-    /// Touches most of the free memory once, so that nothing that is timed is the first to.
-    pub(super) fn touch(&self) {
-        if !self.touch {
-            return;
-        }
-        let mut pieces: Vec<Vec<u8>> = Vec::new();
-        while spare() > MARGIN {
-            pieces.push(vec![1; PIECE]);
-        }
-        eprintln!("touched {} MB of free memory", pieces.len() * PIECE / 1_000_000);
-    }
 }
 
-/// A setting of the kernel that goes back to what it was.
-struct Hold {
-    path: PathBuf,
-    before: String,
-}
-
-impl Hold {
-    fn restore(&self) {
-        if let Err(e) = fs::write(&self.path, &self.before) {
-            eprintln!("{} stays changed, and was {}: {e}", self.path.display(), self.before);
-        }
-    }
-}
-
-impl Drop for Hold {
+impl Drop for FreePages {
     fn drop(&mut self) {
-        self.restore();
+        // Until here nothing has let them go.
+        std::hint::black_box(&self.held);
     }
+}
+
+/// Bytes of the blocks that a kernel with this setting reports. Before a driver asks for reports the
+/// setting is no order that a block can have.
+fn reported(order: &str, largest: u32) -> Option<usize> {
+    let order = order.trim().parse::<u32>().ok().filter(|order| *order <= largest)?;
+    PAGE.checked_shl(order)
 }
 
 /// Bytes that can be taken now: free ones, which hold no file's pages, within what a container may
@@ -129,57 +86,24 @@ fn spare() -> u64 {
 }
 
 /// The order of the largest block that the kernel keeps: `Node 0, zone DMA` and a count for each.
-fn largest_order(blocks: &str) -> i64 {
+fn largest_order(blocks: &str) -> u32 {
     let counts = |line: &str| line.split_whitespace().skip(4).count();
     let orders = blocks.lines().map(counts).max().unwrap_or(0);
     // As kernels have it that do not tell.
-    i64::try_from(orders).ok().filter(|n| *n > 0).unwrap_or(11) - 1
+    u32::try_from(orders).ok().filter(|n| *n > 0).unwrap_or(11) - 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A file that stands for the kernel's.
-    fn setting(name: &str, order: &str) -> PathBuf {
-        let name = format!("ckptkit-xtask-{}-{name}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, order).unwrap();
-        path
-    }
-
     #[test]
-    fn a_run_that_holds_pages_puts_the_setting_back() {
-        let path = setting("held", "9\n");
-        let pages = FreePages::at(&path, 10, true);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "11");
-        assert!(pages.touch && pages.state().ends_with("stopped for the run"));
-        drop(pages);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "9");
-        fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn nothing_is_changed_unasked() {
-        let path = setting("asked", "9\n");
-        let pages = FreePages::at(&path, 10, false);
-        assert_eq!(fs::read_to_string(&path).unwrap(), "9\n");
-        assert!(!pages.touch && pages.state().contains("expect noise"));
-        fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn nothing_is_changed_where_nothing_is_reported() {
-        for off in ["11\n", "-1\n", "4294967295\n"] {
-            let path = setting("off", off);
-            let pages = FreePages::at(&path, 10, true);
-            assert!(pages.touch && pages.state().starts_with("not given back"), "{off}");
-            drop(pages);
-            assert_eq!(fs::read_to_string(&path).unwrap(), off);
-            fs::remove_file(path).unwrap();
+    fn only_orders_that_blocks_have_are_reported() {
+        assert_eq!(reported("9\n", 10), Some(2 << 20));
+        assert_eq!(reported("0\n", 10), Some(4096));
+        for off in ["11\n", "-1\n", "4294967295\n", ""] {
+            assert_eq!(reported(off, 10), None, "{off}");
         }
-        let none = FreePages::at(Path::new("/nonexistent"), 10, true);
-        assert!(none.touch && none.state().contains("does not report"));
     }
 
     #[test]

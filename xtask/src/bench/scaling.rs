@@ -17,13 +17,13 @@ use crate::Outcome;
 
 const LARGEST: u64 = 6_400_000_000;
 
-pub(super) fn run(options: &Options, tools: &Tools, command: &str, pages: &FreePages) -> Outcome {
+pub(super) fn run(options: &Options, tools: &Tools, command: &str) -> Outcome {
     let folder = tools::folder().join("scaling");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
     let largest = options.bytes.unwrap_or(LARGEST);
-    pages.touch();
+    let pages = FreePages::new();
     let lab = points::Lab { tools, folder: &folder, rounds: options.rounds };
     let mut sections = Vec::new();
     let wanted = |name: &str| options.wants(name);
@@ -55,7 +55,7 @@ pub(super) fn run(options: &Options, tools: &Tools, command: &str, pages: &FreeP
         }
     }
     let _ = std::fs::remove_dir_all(&folder);
-    let (date, machine) = (machine::date(), machine::describe(&tools::folder(), pages));
+    let (date, machine) = (machine::date(), machine::describe(&tools::folder(), &pages));
     println!("{}", docs::list(&machine));
     let mut text = String::new();
     for (title, cells) in &sections {
