@@ -4,8 +4,7 @@
 //! Class names and states are those that torch 2.4 and later load: the state of `TensorProperties`
 //! has five parts, since the sixth, which torch 2.15 adds, is one that older ones refuse.
 
-use std::collections::HashMap;
-
+use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Dtype, Error, Key, Result};
 use torch_save::NodeId;
 use torch_save::pickle::Builder;
@@ -34,7 +33,7 @@ pub(super) fn pickle(planned: &Planned<'_>, data: &Data) -> Result<Vec<u8>> {
     let root = writer.object(
         METADATA,
         "Metadata",
-        &[
+        [
             ("state_dict_metadata", entries),
             ("planner_data", paths),
             ("storage_data", storage),
@@ -49,6 +48,10 @@ pub(super) fn pickle(planned: &Planned<'_>, data: &Data) -> Result<Vec<u8>> {
 struct Writer {
     b: Builder,
     words: HashMap<String, NodeId>,
+    /// The words of this file, by where they stand in the program.
+    fixed: Vec<(&'static str, NodeId)>,
+    /// Likewise the classes.
+    classes: Vec<(&'static str, NodeId)>,
     sizes: HashMap<Vec<u64>, NodeId>,
     properties: HashMap<Dtype, NodeId>,
     no_arguments: NodeId,
@@ -62,6 +65,8 @@ impl Writer {
         Self {
             b,
             words: HashMap::new(),
+            fixed: Vec::new(),
+            classes: Vec::new(),
             sizes: HashMap::new(),
             properties: HashMap::new(),
             no_arguments,
@@ -79,16 +84,33 @@ impl Writer {
     }
 
     /// A dataclass: made without arguments, its fields set as its state.
-    fn object(&mut self, module: &str, class: &str, fields: &[(&str, NodeId)]) -> NodeId {
-        let class = self.b.global(module, class);
+    fn object<const N: usize>(
+        &mut self,
+        module: &'static str,
+        class: &'static str,
+        fields: [(&'static str, NodeId); N],
+    ) -> NodeId {
+        let class = known(&self.classes, class).unwrap_or_else(|| {
+            let node = self.b.global(module, class);
+            self.classes.push((class, node));
+            node
+        });
         let object = self.b.new_obj(class, self.no_arguments);
-        let pairs: Vec<_> = fields.iter().map(|&(key, value)| (self.word(key), value)).collect();
+        let pairs = fields.map(|(key, value)| (self.fixed(key), value));
         if !pairs.is_empty() {
             let state = self.b.dict();
             self.b.set_items(state, &pairs);
             self.b.build(object, state);
         }
         object
+    }
+
+    fn fixed(&mut self, text: &'static str) -> NodeId {
+        known(&self.fixed, text).unwrap_or_else(|| {
+            let node = self.word(text);
+            self.fixed.push((text, node));
+            node
+        })
     }
 
     /// `torch.Size`.
@@ -143,7 +165,7 @@ impl Writer {
         let mut pairs = Vec::with_capacity(fqns.len());
         for (i, entry) in planned.entries.iter().enumerate() {
             let value = match entry.kind() {
-                EntryKind::Bytes(_) => self.object(METADATA, "BytesStorageMetadata", &[]),
+                EntryKind::Bytes(_) => self.object(METADATA, "BytesStorageMetadata", []),
                 EntryKind::Tensor(tensor) => {
                     let properties = self.properties(tensor.dtype())?;
                     let size = self.size(&torch_shape(tensor));
@@ -154,12 +176,12 @@ impl Writer {
                             ("offsets", self.size(&region.offsets)),
                             ("sizes", self.size(&region.sizes)),
                         ];
-                        chunks.push(self.object(METADATA, "ChunkStorageMetadata", &fields));
+                        chunks.push(self.object(METADATA, "ChunkStorageMetadata", fields));
                     }
                     let list = self.b.list();
                     self.b.append(list, &chunks);
                     let fields = [("properties", properties), ("size", size), ("chunks", list)];
-                    self.object(METADATA, "TensorStorageMetadata", &fields)
+                    self.object(METADATA, "TensorStorageMetadata", fields)
                 }
             };
             pairs.push((fqns[i], value));
@@ -195,7 +217,7 @@ impl Writer {
             let index = match planned.entries[entry].kind() {
                 EntryKind::Bytes(_) => {
                     let fields = [("fqn", fqns[entry]), ("index", self.none)];
-                    self.object(METADATA, "MetadataIndex", &fields)
+                    self.object(METADATA, "MetadataIndex", fields)
                 }
                 EntryKind::Tensor(_) => {
                     let region = &planned.parts[entry].split.chunks[item.share.chunk].region;
@@ -203,7 +225,7 @@ impl Writer {
                     let index = self.b.uint(counts[entry]);
                     counts[entry] += 1;
                     let fields = [("fqn", fqns[entry]), ("index", index), ("offset", offset)];
-                    self.object(METADATA, "MetadataIndex", &fields)
+                    self.object(METADATA, "MetadataIndex", fields)
                 }
             };
             let fields = [
@@ -211,7 +233,7 @@ impl Writer {
                 ("offset", self.b.uint(item.offset)),
                 ("length", self.b.uint(item.length)),
             ];
-            pairs.push((index, self.object(FILESYSTEM, "_StorageInfo", &fields)));
+            pairs.push((index, self.object(FILESYSTEM, "_StorageInfo", fields)));
         }
         self.dict(&pairs)
     }
@@ -224,7 +246,7 @@ impl Writer {
             ("load_id", self.none),
             ("modules", modules),
         ];
-        self.object(METADATA, "StorageMeta", &fields)
+        self.object(METADATA, "StorageMeta", fields)
     }
 
     fn dict(&mut self, pairs: &[(NodeId, NodeId)]) -> NodeId {
@@ -232,4 +254,9 @@ impl Writer {
         self.b.set_items(dict, pairs);
         dict
     }
+}
+
+/// The node of the very text, which costs less to find out than what the text is.
+fn known(nodes: &[(&'static str, NodeId)], text: &'static str) -> Option<NodeId> {
+    nodes.iter().find(|(known, _)| std::ptr::eq(*known, text)).map(|&(_, node)| node)
 }

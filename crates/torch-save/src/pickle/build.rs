@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ckptkit_core::hash::{self, HashMapExt as _};
 use ckptkit_core::{Error, Result};
 
 use super::graph::{
@@ -30,7 +31,8 @@ use super::node::NodeRef;
 #[derive(Clone, Debug)]
 pub struct Builder {
     graph: Graph,
-    globals: HashMap<(String, String), NodeId>,
+    /// By module and name.
+    globals: hash::HashMap<String, hash::HashMap<String, NodeId>>,
     /// The first thing that did not fit, told by [`Builder::finish`].
     failure: Option<Error>,
 }
@@ -45,7 +47,7 @@ impl Builder {
     /// An empty graph.
     #[must_use]
     pub fn new() -> Self {
-        Self { graph: Graph::none(), globals: HashMap::new(), failure: None }
+        Self { graph: Graph::none(), globals: hash::HashMap::new(), failure: None }
     }
 
     /// The graph whose root is `root`.
@@ -160,13 +162,12 @@ impl Builder {
 
     /// A class or function; each name becomes one node, however often it is asked for.
     pub fn global(&mut self, module: &str, name: &str) -> NodeId {
-        let key = (module.to_owned(), name.to_owned());
-        if let Some(&id) = self.globals.get(&key) {
+        if let Some(&id) = self.globals.get(module).and_then(|names| names.get(name)) {
             return id;
         }
         self.graph.globals.push(GlobalName::new(module, name));
         let id = self.add(Repr::Global(narrow(self.graph.globals.len() - 1)));
-        self.globals.insert(key, id);
+        self.globals.entry(module.to_owned()).or_default().insert(name.to_owned(), id);
         id
     }
 
@@ -199,18 +200,17 @@ impl Builder {
 
     /// Adds items at the end of a list, or of an object that takes them.
     pub fn append(&mut self, to: NodeId, items: &[NodeId]) {
-        self.change(to, MutKind::Append, items);
+        self.change(to, MutKind::Append, items.iter().copied());
     }
 
     /// Sets items of a dict, or of an object that takes them.
     pub fn set_items(&mut self, to: NodeId, pairs: &[(NodeId, NodeId)]) {
-        let flat: Vec<NodeId> = pairs.iter().flat_map(|&(k, v)| [k, v]).collect();
-        self.change(to, MutKind::SetItems, &flat);
+        self.change(to, MutKind::SetItems, pairs.iter().flat_map(|&(k, v)| [k, v]));
     }
 
     /// Adds items to a set.
     pub fn add_items(&mut self, to: NodeId, items: &[NodeId]) {
-        self.change(to, MutKind::AddItems, items);
+        self.change(to, MutKind::AddItems, items.iter().copied());
     }
 
     /// Gives an object its state.
@@ -268,7 +268,7 @@ impl Builder {
         for record in &records[..first] {
             self.link(node, *record);
         }
-        self.change(node, kind, ids);
+        self.change(node, kind, ids.iter().copied());
         for record in records[first..].iter().filter(|r| r.kind != kind) {
             self.link(node, *record);
         }
@@ -397,15 +397,19 @@ impl Builder {
     }
 
     fn edges(&mut self, ids: &[NodeId]) -> Span {
-        self.graph.add_edges(ids.iter().copied()).unwrap_or_else(|e| {
+        self.edges_of(ids.iter().copied())
+    }
+
+    fn edges_of(&mut self, ids: impl Iterator<Item = NodeId>) -> Span {
+        self.graph.add_edges(ids).unwrap_or_else(|e| {
             self.fail(e);
             Span { start: 0, len: 0 }
         })
     }
 
-    fn change(&mut self, to: NodeId, kind: MutKind, ids: &[NodeId]) {
-        if !ids.is_empty() {
-            let span = self.edges(ids);
+    fn change(&mut self, to: NodeId, kind: MutKind, ids: impl Iterator<Item = NodeId>) {
+        let span = self.edges_of(ids);
+        if span.len > 0 {
             self.link(to, MutRecord::new(kind, span.start, span.len));
         }
     }

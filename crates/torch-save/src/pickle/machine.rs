@@ -12,7 +12,7 @@ use std::hash::BuildHasher;
 use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Error, Limits, Result};
 
-use super::graph::{GlobalName, Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, narrow};
+use super::graph::{GlobalName, Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, Wide, narrow};
 use super::text;
 
 /// Why a pickle cannot be decoded; where more of it might help, how many bytes that takes.
@@ -81,8 +81,13 @@ struct Machine<'l> {
 
 const ABSENT: u32 = u32::MAX;
 
-/// The nodes of what is the same wherever it stands.
-struct Atoms([u32; Atoms::ZERO + Atoms::INTEGERS]);
+/// The nodes of what is the same wherever it stands: constants, and the tuples and integers that
+/// were made last.
+struct Atoms {
+    constants: [u32; Atoms::ZERO + Atoms::INTEGERS],
+    tuples: [u32; Atoms::RECENT],
+    integers: [u32; Atoms::RECENT],
+}
 
 const NO_ITEMS: Repr = Repr::Tuple(Span { start: 0, len: 0 });
 
@@ -92,9 +97,23 @@ impl Atoms {
     const EMPTY: usize = 3;
     const ZERO: usize = 4;
     const INTEGERS: usize = 256;
+    const RECENT: usize = 256;
 
     fn new() -> Self {
-        Self([ABSENT; Self::ZERO + Self::INTEGERS])
+        Self {
+            constants: [ABSENT; Self::ZERO + Self::INTEGERS],
+            tuples: [ABSENT; Self::RECENT],
+            integers: [ABSENT; Self::RECENT],
+        }
+    }
+
+    const fn mix(hash: u32, part: u32) -> u32 {
+        (hash ^ part).wrapping_mul(0x9E37_79B1).rotate_left(15)
+    }
+
+    /// Where what has a hash is remembered: whatever else has the same place is forgotten.
+    const fn recent(hash: u32) -> usize {
+        hash as usize % Self::RECENT
     }
 
     fn slot(repr: Repr) -> Option<usize> {
@@ -151,15 +170,16 @@ impl Machine<'_> {
                     })?;
                 }
                 0x85..=0x87 => {
-                    let repr = self.tuple(usize::from(opcode) - 0x84)?;
-                    self.push_new(repr)?;
+                    let n = usize::from(opcode) - 0x84;
+                    let floor = self.marks.last().copied().unwrap_or(0);
+                    if self.stack.len() < floor + n {
+                        return Err(underflow());
+                    }
+                    self.push_tuple(self.stack.len() - n)?;
                 }
                 b't' => {
                     let mark = self.mark()?;
-                    match self.edges_from(mark)? {
-                        Span { len: 0, .. } => self.push_atom(Atoms::EMPTY, NO_ITEMS)?,
-                        items => self.push_new(Repr::Tuple(items))?,
-                    }
+                    self.push_tuple(mark)?;
                 }
                 b'K' => {
                     let value = self.byte()?;
@@ -400,15 +420,21 @@ impl Machine<'_> {
     }
 
     /// Pushes an entry of the memo.
-    #[inline]
+    #[inline(always)]
     fn recall(&mut self, index: u64) -> Result<()> {
-        let dense = usize::try_from(index).ok().and_then(|i| self.memo.get(i)).copied();
-        let id = match dense.filter(|&id| id != ABSENT) {
-            Some(id) => id,
-            None => *self.sparse_memo.get(&index).ok_or_else(|| {
-                Error::malformed(format!("memo entry {index} is read before it is written"))
-            })?,
-        };
+        let dense = usize::try_from(index).ok().and_then(|i| self.memo.get(i));
+        match dense {
+            Some(&id) if id != ABSENT => self.push(id),
+            _ => self.recall_out_of_order(index),
+        }
+    }
+
+    #[cold]
+    fn recall_out_of_order(&mut self, index: u64) -> Result<()> {
+        let known = self.sparse_memo.get(&index).copied();
+        let id = known.ok_or_else(|| {
+            Error::malformed(format!("memo entry {index} is read before it is written"))
+        })?;
         self.push(id)
     }
 
@@ -467,13 +493,49 @@ impl Machine<'_> {
         Ok(Repr::Reduce(class, self.node(args)?))
     }
 
-    #[inline]
-    fn tuple(&mut self, n: usize) -> Result<Repr> {
-        let floor = self.marks.last().copied().unwrap_or(0);
-        if self.stack.len() < floor + n {
-            return Err(underflow());
+    /// Pushes the tuple of what is on the stack from `mark` up; the last equal one again, where that
+    /// is remembered.
+    fn push_tuple(&mut self, mark: usize) -> Result<()> {
+        let items = &self.stack[mark..];
+        if items.is_empty() {
+            return self.push_atom(Atoms::EMPTY, NO_ITEMS);
         }
-        Ok(Repr::Tuple(self.edges_from(self.stack.len() - n)?))
+        let Some(atoms) = &mut self.atoms else {
+            let items = self.edges_from(mark)?;
+            return self.push_new(Repr::Tuple(items));
+        };
+        let slot = Atoms::recent(items.iter().fold(0, |hash, &id| Atoms::mix(hash, id)));
+        let known = atoms.tuples[slot];
+        let is_known = self.graph.nodes.get(known as usize).is_some_and(|node| match node.repr {
+            Repr::Tuple(span) => {
+                self.graph.ids(span.start, span.len).iter().map(|id| id.0).eq(items.iter().copied())
+            }
+            _ => false,
+        });
+        if is_known {
+            self.stack.truncate(mark);
+            return self.push(known);
+        }
+        atoms.tuples[slot] = narrow(self.graph.nodes.len());
+        let items = self.edges_from(mark)?;
+        self.push_new(Repr::Tuple(items))
+    }
+
+    /// Pushes an integer that is no atom; the last equal one again, where that is remembered.
+    fn push_int(&mut self, value: Wide) -> Result<()> {
+        let repr = Repr::Int(value);
+        let Some(atoms) = &mut self.atoms else { return self.push_new(repr) };
+        let [low, high] = value.halves();
+        let slot = Atoms::recent(Atoms::mix(Atoms::mix(0, low), high));
+        let known = atoms.integers[slot];
+        let is_known = self.graph.nodes.get(known as usize).is_some_and(
+            |node| matches!(node.repr, Repr::Int(other) if other.halves() == value.halves()),
+        );
+        if is_known {
+            return self.push(known);
+        }
+        atoms.integers[slot] = narrow(self.graph.nodes.len());
+        self.push_new(repr)
     }
 
     fn repr(&self, id: u32) -> Repr {
@@ -505,22 +567,23 @@ impl Machine<'_> {
     /// Pushes a node that may be an atom.
     #[inline]
     fn push_made(&mut self, repr: Repr) -> Result<()> {
-        match Atoms::slot(repr) {
-            Some(slot) => self.push_atom(slot, repr),
-            None => self.push_new(repr),
+        match (Atoms::slot(repr), repr) {
+            (Some(slot), _) => self.push_atom(slot, repr),
+            (None, Repr::Int(value)) => self.push_int(value),
+            (None, _) => self.push_new(repr),
         }
     }
 
     /// Pushes the atom of a slot.
     #[inline]
     fn push_atom(&mut self, slot: usize, repr: Repr) -> Result<()> {
-        let known = self.atoms.as_ref().map_or(ABSENT, |atoms| atoms.0[slot]);
+        let known = self.atoms.as_ref().map_or(ABSENT, |atoms| atoms.constants[slot]);
         if known != ABSENT {
             return self.push(known);
         }
         let id = self.node(repr)?;
         if let Some(atoms) = &mut self.atoms {
-            atoms.0[slot] = id;
+            atoms.constants[slot] = id;
         }
         self.push(id)
     }
@@ -528,7 +591,9 @@ impl Machine<'_> {
     /// Adds a change to a node.
     #[inline]
     fn link(&mut self, to: u32, record: MutRecord) -> Result<()> {
-        if self.atoms.is_some() && Atoms::slot(self.repr(to)).is_some() {
+        let constant =
+            |repr| matches!(repr, Repr::None | Repr::Bool(_) | Repr::Int(_) | Repr::Tuple(_));
+        if self.atoms.is_some() && constant(self.repr(to)) {
             return Err(Error::malformed("a constant is changed after it was made"));
         }
         self.graph.link(to, record)

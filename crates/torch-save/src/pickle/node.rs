@@ -37,7 +37,7 @@ impl<'a> NodeRef<'a> {
 
     /// What it is.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn kind(self) -> Kind<'a> {
         let g = self.graph;
         match g.nodes[self.id.0 as usize].repr {
