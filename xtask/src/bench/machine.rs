@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::pages::FreePages;
-
 fn first_line(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().ok();
     let text = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
@@ -25,15 +23,11 @@ fn file_system(path: &str) -> String {
     text.and_then(|t| t.lines().nth(1).map(|l| l.trim().to_owned())).unwrap_or_default()
 }
 
-/// A number of `/proc/meminfo`, in KiB.
-pub(super) fn kib(name: &str) -> u64 {
-    let memory = field("/proc/meminfo", name, ':');
-    memory.split_whitespace().next().and_then(|k| k.parse().ok()).unwrap_or(0)
-}
-
 /// Processor, memory, file system, kernel and the versions of what is compared.
-pub(super) fn describe(folder: &Path, pages: &FreePages) -> Vec<(&'static str, String)> {
+pub(super) fn describe(folder: &Path) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = field("/proc/meminfo", "MemTotal", ':');
+    let kib: u64 = memory.split_whitespace().next().and_then(|k| k.parse().ok()).unwrap_or(0);
     let kernel = first_line("uname", &["-r"]);
     // Only the numbers: what follows them may be a name.
     let numbers = kernel.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or("");
@@ -44,8 +38,7 @@ pub(super) fn describe(folder: &Path, pages: &FreePages) -> Vec<(&'static str, S
     let python = crate::python::TORCH.python().display().to_string();
     vec![
         ("processor", format!("{}, {cores} cores seen", field("/proc/cpuinfo", "model name", ':'))),
-        ("memory", format!("{} GiB", kib("MemTotal").div_ceil(1 << 20))),
-        ("free pages", pages.state().to_owned()),
+        ("memory", format!("{} GiB", kib.div_ceil(1 << 20))),
         ("file system", file_system(&at)),
         ("system", format!("{}, Linux {numbers}", field("/etc/os-release", "PRETTY_NAME", '='))),
         ("cp", first_line("cp", &["--version"])),

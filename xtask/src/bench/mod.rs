@@ -8,7 +8,6 @@ mod machine;
 mod measure;
 mod mount;
 mod options;
-mod pages;
 mod peers;
 mod progress;
 mod row;
@@ -25,7 +24,6 @@ use serde_json::{Value, json};
 use cases::{CASES, Case, Place};
 use mount::Mount;
 use options::Options;
-use pages::FreePages;
 use row::{Row, Verdict};
 use run::Bench;
 use tools::Tools;
@@ -98,20 +96,12 @@ fn conversions(options: &Options, tools: &Tools, command: &str) -> Outcome {
         fsync: options.fsync,
         peers: options.peers,
     };
-    // After the inputs: making them takes memory and gives it back.
-    let pages = FreePages::new();
     let rows = bench.run(&wanted)?;
-    report(options, command, &pages, &rows, &skipped)
+    report(options, command, &rows, &skipped)
 }
 
-fn report(
-    options: &Options,
-    command: &str,
-    pages: &FreePages,
-    rows: &[Row],
-    skipped: &[(&str, String)],
-) -> Outcome {
-    let (date, machine) = (machine::date(), machine::describe(&tools::folder(), pages));
+fn report(options: &Options, command: &str, rows: &[Row], skipped: &[(&str, String)]) -> Outcome {
+    let (date, machine) = (machine::date(), machine::describe(&tools::folder()));
     println!("{}", docs::list(&machine));
     let ours = table::ours(rows);
     let all = table::over_all(rows, options.tensors);

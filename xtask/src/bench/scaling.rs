@@ -10,7 +10,6 @@ mod series;
 use serde_json::json;
 
 use super::options::Options;
-use super::pages::FreePages;
 use super::tools::{self, Tools};
 use super::{docs, machine, progress, table, write_json};
 use crate::Outcome;
@@ -23,7 +22,6 @@ pub(super) fn run(options: &Options, tools: &Tools, command: &str) -> Outcome {
         std::fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     }
     let largest = options.bytes.unwrap_or(LARGEST);
-    let pages = FreePages::new();
     let lab = points::Lab { tools, folder: &folder, rounds: options.rounds };
     let mut sections = Vec::new();
     let wanted = |name: &str| options.wants(name);
@@ -55,7 +53,7 @@ pub(super) fn run(options: &Options, tools: &Tools, command: &str) -> Outcome {
         }
     }
     let _ = std::fs::remove_dir_all(&folder);
-    let (date, machine) = (machine::date(), machine::describe(&tools::folder(), &pages));
+    let (date, machine) = (machine::date(), machine::describe(&tools::folder()));
     println!("{}", docs::list(&machine));
     let mut text = String::new();
     for (title, cells) in &sections {

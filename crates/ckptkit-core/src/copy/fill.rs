@@ -7,10 +7,12 @@ use crate::layout::{OutputFile, Segment};
 use crate::section::Section;
 use crate::tensor::TensorBytes;
 
-/// Stays in the L2 cache of one core between the read and the write, in bytes.
-const BUFFER: usize = 512 << 10;
-/// A view's rows lie far apart: more of them at once make longer runs in its storage.
-const GATHER_BUFFER: usize = 4 << 20;
+/// Stays in the L2 cache of one core between the read and the write, in bytes. No more is written
+/// at once, since the kernel then looks for larger free blocks of memory, which are fewer, and which
+/// the host of a virtual machine may have taken back.
+pub(super) const BUFFER: usize = 512 << 10;
+/// What is a row here is a column in the storage: more rows at once make longer runs there.
+const TURNED_BUFFER: usize = 4 << 20;
 
 /// Reads sources, gathers views.
 #[derive(Default)]
@@ -32,7 +34,7 @@ impl Filler {
         let segment = &output.segments()[output.segment_at(at)].1;
         let want = match block {
             Some(block) => block,
-            None if gathers(segment) => GATHER_BUFFER,
+            None if is_turned(segment) => TURNED_BUFFER,
             None => BUFFER,
         };
         let len = usize::try_from(end - at).unwrap_or(want).min(want);
@@ -51,6 +53,10 @@ pub(super) fn run_of(segment: &Segment) -> Option<&Section> {
     }
 }
 
-fn gathers(segment: &Segment) -> bool {
-    matches!(segment, Segment::Tensor(t) if !matches!(t.bytes(), TensorBytes::Range(_)))
+fn is_turned(segment: &Segment) -> bool {
+    let Segment::Tensor(tensor) = segment else { return false };
+    match tensor.bytes() {
+        TensorBytes::Strided(view) => view.strides.last().is_some_and(|stride| *stride != 1),
+        _ => false,
+    }
 }

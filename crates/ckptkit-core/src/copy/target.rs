@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::buffer::ALIGN;
-use super::fill::run_of;
+use super::fill::{BUFFER, run_of};
 use super::kernel::{self, Sharing};
 use crate::error::{Error, Result};
 use crate::layout::OutputFile;
@@ -75,7 +75,9 @@ impl<'a> Target<'a> {
                 }
             }
         }
-        write_at(&self.file, at, bytes).map_err(fail)?;
+        for (piece, at) in bytes.chunks(BUFFER).zip((at..).step_by(BUFFER)) {
+            write_at(&self.file, at, piece).map_err(fail)?;
+        }
         Ok(false)
     }
 
