@@ -5,6 +5,7 @@
 //! probe list PATH           opens and lists: seconds, tensors, anonymous bytes that stay
 //! probe tensor PATH NAME    opens and reads one tensor
 //! probe sha256 BYTES        the rate that `digest` could have: two threads, from the cache
+//! probe verify SOURCE OUTPUT    converts, verifies: seconds from the last byte's being written
 //! probe read FILE…          the rate that `--verify` could have: two threads, page cache
 //! probe rewrite SOURCE OUTPUT PREFIX           the safetensors crate: mapped, renamed, written
 //! probe hollow FORMAT PATH TENSORS ELEMENTS    a large checkpoint that is nearly all hole
@@ -13,12 +14,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a measurement that cannot run is to stop")]
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ckptkit::Checkpoint;
-use ckptkit::core::Section;
+use ckptkit::core::{CopyOptions, CopyReport, Existing, Observer, Progress, Section};
+use ckptkit::{Checkpoint, Convert, Target};
 use ckptkit_tests::large::{self, Size};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -34,6 +37,7 @@ fn main() {
     let said = match args.as_slice() {
         ["list", path] => list(path.as_ref()),
         ["tensor", path, name] => tensor(path.as_ref(), name),
+        ["verify", source, output] => verify(source.as_ref(), output.as_ref()),
         ["sha256", bytes] => sha256(bytes.parse().unwrap()),
         ["read", files @ ..] => read(files),
         ["rewrite", source, output, prefix] => rewrite(source.as_ref(), output.as_ref(), prefix),
@@ -65,6 +69,29 @@ fn tensor(path: &Path, name: &str) -> Value {
     let found = bytes.iter().find(|t| t.name() == name).unwrap_or_else(|| panic!("no {name}"));
     let bytes = black_box(found.read().unwrap()).len();
     json!({"seconds": start.elapsed().as_secs_f64(), "bytes": bytes})
+}
+
+/// When the output stood at its destination.
+struct Written(OnceLock<Instant>);
+
+impl Observer for Written {
+    fn on_progress(&self, _: Progress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn on_written(&self, _: &CopyReport) {
+        let _ = self.0.set(Instant::now());
+    }
+}
+
+fn verify(source: &Path, output: &Path) -> Value {
+    let checkpoint = Checkpoint::open(source).unwrap();
+    let plan = Convert::new(Target::SafetensorsFile).plan(&checkpoint, output).unwrap();
+    let written = Written(OnceLock::new());
+    let mut options = CopyOptions::default();
+    options.observer = &written;
+    plan.write_verified(Existing::Refuse, &options).unwrap();
+    json!({"seconds": written.0.get().unwrap().elapsed().as_secs_f64()})
 }
 
 fn sha256(total: u64) -> Value {

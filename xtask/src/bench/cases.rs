@@ -144,6 +144,16 @@ const fn one(name: &'static str, source: &'static str) -> Case {
     case
 }
 
+/// What `--verify` adds: read back and compared, within a process that converts before.
+const fn verifying(name: &'static str, source: &'static str) -> Case {
+    let run = "convert {src} {out} --verify";
+    let limit = Limit(1.0, 1.0 / 0.7);
+    let mut case = warm(name, "convert --verify", source, run, ONE_FILE, limit, F32);
+    case.against = Against::PageCache;
+    case.inside = Some("verify {src} {out}");
+    case
+}
+
 const fn against(mut case: Case, against: Against) -> Case {
     case.against = against;
     case
@@ -377,30 +387,8 @@ pub(super) const CASES: &[Case] = &[
         warm("digest-rows", "digest", "rows", DIGEST, "", Limit(1.0, 1.0 / 0.7), Check::Nothing),
         Against::Sha256,
     ),
-    against(
-        warm(
-            "verify-ckpt",
-            "convert --verify",
-            "last.ckpt",
-            "convert {src} {out} --verify",
-            ONE_FILE,
-            Limit(1.0, 1.0 / 0.7),
-            F32,
-        ),
-        Against::PageCache,
-    ),
-    against(
-        warm(
-            "verify-rows",
-            "convert --verify",
-            "rows",
-            "convert {src} {out} --verify",
-            ONE_FILE,
-            Limit(1.0, 1.0 / 0.7),
-            F32,
-        ),
-        Against::PageCache,
-    ),
+    verifying("verify-ckpt", "last.ckpt"),
+    verifying("verify-rows", "rows"),
 ];
 
 /// Bytes that the index of a million chunks may take in memory, per chunk.

@@ -13,7 +13,6 @@ pub(super) struct Options {
     pub(super) case: Vec<String>,
     pub(super) peers: bool,
     pub(super) shared: Option<PathBuf>,
-    /// Whether the host may be kept from taking free pages back.
     pub(super) write_docs: bool,
 }
 

@@ -96,33 +96,29 @@ impl Bench<'_> {
         mut base: f64,
     ) -> Result<(), String> {
         let case = row.case;
-        let verifies = case.against == Against::PageCache;
-        // Verifying comes after a conversion that takes what it takes by itself. That is timed on
-        // both sides, and the lower counts: where something disturbs it, too much would be taken off.
-        let plain = || -> Result<f64, String> {
-            let (call, beside) = plain(call, output);
-            clear(&beside)?; // Waits for what the run before it wrote.
-            let wall = time(&[call])?.0.wall;
-            clear(&beside)?;
-            Ok(wall)
-        };
-        let before = if verifies { plain()? } else { 0.0 };
         let (cost, _) = time(std::slice::from_ref(call))?;
-        let without = if verifies { before.min(plain()?) } else { 0.0 };
+        let verifies = case.against == Against::PageCache;
         if verifies {
             base = self.page_cache(&[source, output])?;
             row.base.push(base);
         }
-        let own = cost.wall - without;
-        let value = if row.is_ratio() { own / base } else { own };
+        let mut own = cost.wall;
         if let Some(inside) = case.inside {
-            let said = self.probe(&expand(inside, source, output, self.inputs, self.bytes))?;
-            row.inside.push(number(&said, "seconds")?);
+            let beside = beside(output);
+            clear(&beside)?;
+            let said = self.probe(&expand(inside, source, &beside, self.inputs, self.bytes))?;
+            clear(&beside)?;
+            let seconds = number(&said, "seconds")?;
+            row.inside.push(seconds);
+            if verifies {
+                own = seconds;
+            }
             let (name, chunks, _) = CHUNK_BYTES;
             if case.name == name {
                 row.chunk.push(number(&said, "anonymous")? / chunks);
             }
         }
+        let value = if row.is_ratio() { own / base } else { own };
         row.ours.push(value, cost);
         Ok(())
     }
@@ -257,13 +253,10 @@ fn expand(run: &str, source: &Path, output: &Path, inputs: &Path, bytes: u64) ->
     run.split(' ').map(word).collect()
 }
 
-/// The same conversion without `--verify`, into a file beside the output, and that file.
-fn plain(call: &Call, output: &Path) -> (Call, PathBuf) {
+/// Where `probe` writes what it has to: its name tells the format as well.
+fn beside(output: &Path) -> PathBuf {
     let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let beside = output.with_file_name(format!("plain-{name}"));
-    let (from, to) = (output.display().to_string(), beside.display().to_string());
-    let words = call.iter().filter(|word| *word != "--verify");
-    (words.map(|word| if *word == from { to.clone() } else { word.clone() }).collect(), beside)
+    output.with_file_name(format!("probe-{name}"))
 }
 
 fn number(said: &Value, name: &str) -> Result<f64, String> {
@@ -273,14 +266,6 @@ fn number(said: &Value, name: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_verifies_nothing_writes_beside_what_is_judged() {
-        let call: Call = ["x", "convert", "/s", "/o/a.ckpt", "--verify"].map(Into::into).into();
-        let (call, beside) = plain(&call, Path::new("/o/a.ckpt"));
-        assert_eq!(call, ["x", "convert", "/s", "/o/plain-a.ckpt"]);
-        assert_eq!(beside, Path::new("/o/plain-a.ckpt"));
-    }
 
     #[test]
     fn a_path_with_spaces_stays_one_argument() {
