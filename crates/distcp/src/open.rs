@@ -111,7 +111,6 @@ fn build(
         .map_err(|e| other_backend(&*storage, &names).unwrap_or(e))
         .in_file(storage.name())?;
     let mut decoder = Decoder::new();
-    keep_freed_pages();
     for file in &ranks {
         let graph = storage
             .open(file)
@@ -188,17 +187,6 @@ fn build(
         partial: OnceLock::new(),
     })))
 }
-
-/// Lets what is made after a pickle's graph have the graph's pages, where the allocator is glibc's:
-/// it maps large arrays and unmaps them when they are freed, so that a listing would pay twice for
-/// pages that the system fills with zeros, which is a quarter of its time. What counts as large is
-/// what the largest array that was freed had, up to 32 MiB. Elsewhere, this costs nothing either:
-/// nothing is written.
-fn keep_freed_pages() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
-}
-
-const LARGE: usize = (32 << 20) - (64 << 10);
 
 /// What a directory without metadata is instead, where it says so.
 fn other_backend(storage: &dyn StorageReader, names: &[String]) -> Option<Error> {
