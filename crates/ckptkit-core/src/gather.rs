@@ -26,7 +26,8 @@ const LONG_RUN: u64 = 64 << 10;
 const LARGE_SPAN: u64 = 4 << 20;
 /// Bytes that can be read in the time that one more call takes.
 const CALL: u64 = 8 << 10;
-/// Bytes of a tile: with what it is turned into it stays in a core's second cache.
+/// Bytes of a tile, twice as many with what pads short runs: with what it is turned into it stays in
+/// a core's second cache.
 const TILE: u64 = 128 << 10;
 /// Bytes of a line of a cache.
 const LINE: u64 = 64;
@@ -236,8 +237,9 @@ impl Gather {
             self.span = buffer;
             return done;
         }
-        if inner_run == 0 && total <= TILE {
-            if let Some(run) = run {
+        if let (0, Some(run)) = (inner_run, run) {
+            let row = tile_row(job.sizes[run] * unit.bytes);
+            if total <= TILE && runs.saturating_mul(row) <= 2 * TILE {
                 return self.tile(section, unit, job, run, out);
             }
         }
@@ -257,9 +259,7 @@ impl Gather {
         out: &mut [u8],
     ) -> Result<()> {
         let len = job.sizes[run] * unit.bytes;
-        // One line more than an even number of them, so that a column of the tile does not
-        // always fall into the same few places of the cache.
-        let row = len.next_multiple_of(2 * LINE) + LINE;
+        let row = tile_row(len);
         let mut near = job.clone();
         near.from = 0;
         let mut rows = 1;
@@ -287,6 +287,12 @@ impl Gather {
         self.span = buffer;
         done
     }
+}
+
+/// Bytes from one run of a tile to the next: one line more than an even number of them, so that a
+/// column of the tile does not always fall into the same few places of the cache.
+fn tile_row(run: u64) -> u64 {
+    run.next_multiple_of(2 * LINE) + LINE
 }
 
 #[derive(Clone, Copy)]

@@ -28,7 +28,7 @@ pub(crate) struct Listing {
     /// The paths of those whose name is not that of an entry.
     paths: HashMap<usize, Vec<Key>>,
     /// Of those whose name is not their entry's.
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<Arc<str>, usize>,
     /// For every entry of the metadata its position; [`ABSENT`] for what is not listed.
     by_entry: Vec<u32>,
     /// Names in the checkpoint of tensors inside objects: (object, name in it).
@@ -151,7 +151,7 @@ impl Listing {
                 };
             }
             if renamed || matches!(self.origins[i], Origin::Inside(_)) {
-                self.by_name.insert(name.to_string(), i);
+                self.by_name.insert(name, i);
             }
         }
     }

@@ -55,7 +55,11 @@ pub(super) fn run_of(segment: &Segment) -> Option<&Section> {
 
 fn is_turned(segment: &Segment) -> bool {
     let Segment::Tensor(tensor) = segment else { return false };
-    match tensor.bytes() {
+    let mut bytes = tensor.bytes();
+    while let TensorBytes::Cast(source) = bytes {
+        bytes = source.bytes();
+    }
+    match bytes {
         TensorBytes::Strided(view) => view.strides.last().is_some_and(|stride| *stride != 1),
         _ => false,
     }

@@ -89,7 +89,8 @@ fn a_large_transposed_matrix_is_halved() {
 fn runs_that_lie_far_apart_are_turned_in_tiles() {
     // Rows of 40 000 bytes, of which a few columns are read at a time; and a middle dimension
     // that comes last.
-    let cases: [(&[u64], &[u64]); 2] = [(&[300, 90], &[1, 10_000]), (&[7, 300, 40], &[1, 7, 9000])];
+    let cases: [(&[u64], &[u64]); 3] =
+        [(&[300, 90], &[1, 10_000]), (&[7, 300, 40], &[1, 7, 9000]), (&[2, 6000], &[1, 2100])];
     for (shape, strides) in cases {
         let extent = crate::shape::view_extent(3, shape, strides).unwrap();
         let storage: Vec<u8> = (0..extent).flat_map(|i| (i as u32).to_le_bytes()).collect();
