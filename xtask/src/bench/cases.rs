@@ -21,6 +21,13 @@ pub(super) enum Against {
     Nothing,
 }
 
+impl Against {
+    /// Whether the case writes as much as it reads.
+    pub(super) fn is_written(self) -> bool {
+        !matches!(self, Self::Sha256 | Self::Nothing)
+    }
+}
+
 /// What an output must hold.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Check {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use memmap2::{Advice, MmapMut};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
@@ -27,6 +28,44 @@ pub(super) struct Cost {
 pub(super) struct Memory {
     pub(super) anonymous: u64,
     pub(super) resident: u64,
+}
+
+/// Memory that is kept between runs and given to the next one.
+///
+/// The host of a virtual machine may take back what is free (free page reporting) and give it again
+/// at the next touch, which can take longer than what is measured. The kernel tells the host of all
+/// that is free two seconds after larger blocks became free, so that memory given away less than
+/// two seconds ago is there.
+#[derive(Debug, Default)]
+pub(super) struct Reserve(Option<MmapMut>);
+
+impl Reserve {
+    /// Takes as much: what became free last, as far as it goes.
+    pub(super) fn hold(bytes: u64) -> Result<Self, String> {
+        let fail = |e| format!("{bytes} bytes of memory: {e}");
+        let mut memory =
+            MmapMut::map_anon(usize::try_from(bytes).unwrap_or(usize::MAX)).map_err(fail)?;
+        // What is free in large blocks is what the host takes, and what a page cache takes.
+        memory.advise(Advice::HugePage).map_err(fail)?;
+        for byte in memory.iter_mut().step_by(4096) {
+            *byte = 1;
+        }
+        Ok(Self(Some(memory)))
+    }
+
+    /// Waits until the host has been told of what is free now.
+    pub(super) fn settle() {
+        std::thread::sleep(Duration::from_millis(2500));
+    }
+
+    /// Gives it to what comes next.
+    pub(super) fn release(&mut self) {
+        self.0 = None;
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// Runs the calls one after the other under the clock; gives what the last one printed as well.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cases::{Against, CHUNK_BYTES, Case, Place};
 use super::check::{self, Expected};
-use super::measure::{self, Cache, Call, clear, time, watch};
+use super::measure::{self, Cache, Call, Reserve, clear, time, watch};
 use super::mount::Mount;
 use super::peers::Peer;
 use super::progress;
@@ -42,8 +42,11 @@ impl Bench<'_> {
         for round in 0..=self.rounds {
             progress::part(&format!("round {round}/{}", self.rounds));
             for at in 0..count {
-                let row = &mut rows[(at + round) % count];
-                self.one(row, round, &expected)?;
+                self.one(&mut rows[(at + round) % count], round, &expected)?;
+            }
+            // What they leave behind is felt for a while.
+            for row in &mut rows {
+                self.peers(row, round, &expected)?;
             }
         }
         Ok(rows)
@@ -56,14 +59,23 @@ impl Bench<'_> {
         let (source, output) = (self.source(case), self.output(case, case.output)?);
         let cache = if self.cold { Cache::Cold } else { case.cache };
         progress::now(&format!("round {round}/{}  {}", self.rounds, case.name));
-        let mut base = f64::NAN;
+        let (mut base, mut reserve) = (f64::NAN, Reserve::default());
         if round > 0 {
-            base = self.base(row, &source, cache)?;
+            // What it writes goes to the page cache, and a little to itself.
+            let output = if case.against.is_written() { row.source_bytes } else { 0 };
+            let taken = output + (256 << 20);
+            reserve = Reserve::hold(taken)?;
+            Reserve::settle();
+            base = self.base(row, &source, cache, &mut reserve)?;
+            if reserve.is_released() {
+                reserve = Reserve::hold(taken)?;
+            }
         }
         if row.ours.failure.is_none() {
             let call = self.ours(case, &source, &output);
             let judge = || check::output(case.check, None, &output, expected, self.tools);
             cache.prepare(&source)?;
+            reserve.release();
             let done = if round == 0 {
                 watch(&[call]).and_then(|memory| {
                     row.ours.memory = memory;
@@ -75,6 +87,13 @@ impl Bench<'_> {
             row.ours.failure = done.err();
             clear(&output)?;
         }
+        progress::clear();
+        Ok(())
+    }
+
+    /// What others take for the case, in one round.
+    fn peers(&self, row: &mut Row, round: usize, expected: &Expected) -> Result<(), String> {
+        let (case, base) = (row.case, row.base.last().copied().unwrap_or(f64::NAN));
         for (peer, rounds) in case.peers.iter().zip(&mut row.peers) {
             if rounds.failure.is_none() {
                 let what = format!("{}: {}", case.name, peer.name);
@@ -124,7 +143,13 @@ impl Bench<'_> {
     }
 
     /// What the case is held against, in seconds.
-    fn base(&self, row: &mut Row, source: &Path, cache: Cache) -> Result<f64, String> {
+    fn base(
+        &self,
+        row: &mut Row,
+        source: &Path,
+        cache: Cache,
+        reserve: &mut Reserve,
+    ) -> Result<f64, String> {
         let case = row.case;
         let mut against = case.against;
         if self.fsync && against == Against::Copy {
@@ -157,6 +182,7 @@ impl Bench<'_> {
                     };
                     calls.push([vec!["sync".to_owned()], copied].concat());
                 }
+                reserve.release();
                 let (cost, _) = time(&calls)?;
                 clear(&copy)?;
                 cost.wall
