@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use ckptkit::core::Layout;
-use ckptkit::torch::pickle::Kind;
+use ckptkit::torch::pickle::{Kind, NodeMap};
 use ckptkit::torch::{Document, NodeId, WriteOptions};
 use ckptkit::{CopyOptions, Existing};
 
@@ -22,7 +22,7 @@ pub fn with_one_node_a_word(document: &mut Document) {
     let source = document.builder().clone();
     let root = source.node(document.root().id());
     let mut words: HashMap<Vec<u8>, NodeId> = HashMap::new();
-    let copied = document.builder().import(root, &mut HashMap::new(), &mut |b, node| {
+    let copied = document.builder().import(root, &mut NodeMap::new(), &mut |b, node| {
         if node.muts().next().is_some() {
             return Ok(None);
         }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::gather::Gather;
 use crate::layout::{OutputFile, Segment};
+use crate::parts;
 
 impl OutputFile {
     /// The position of the segment that holds the byte at `at`, which is one of the file's.
@@ -29,6 +30,7 @@ impl OutputFile {
                 Segment::Section(section) => section.read_at(skip, part)?,
                 Segment::Tensor(tensor) => gather.read(tensor, skip, part)?,
                 Segment::Fill { byte, .. } => part.fill(*byte),
+                Segment::Parts(parts) => parts::read_at(&**parts, gather, skip, part)?,
             }
             filled += n;
             next += 1;

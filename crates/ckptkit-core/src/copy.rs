@@ -27,6 +27,7 @@ use self::target::Target;
 use crate::atomic::{Existing, Output};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::parts::Stretch;
 use crate::progress::{CopyReport, Observer, Progress, Unobserved};
 
 /// How a layout is written.
@@ -123,11 +124,19 @@ struct Engine<'a> {
     shared: AtomicU64,
     direct: AtomicU64,
     total: u64,
-    /// (file, checksums of parts of it).
-    parts: Mutex<Vec<(usize, Part)>>,
+    /// Checksums of parts of the outputs.
+    parts: Mutex<Vec<Waiting>>,
     failure: Mutex<Option<Error>>,
     threads: usize,
     observer: &'a dyn Observer,
+}
+
+/// A part of a checksum, and the file that it is in.
+struct Waiting {
+    file: usize,
+    /// Whether what it is a checksum of was laid out while it was written.
+    made: bool,
+    part: Part,
 }
 
 impl<'a> Engine<'a> {
@@ -168,12 +177,19 @@ impl<'a> Engine<'a> {
     fn put_checksums(&self) -> Result<()> {
         let mut parts =
             std::mem::take(&mut *self.parts.lock().unwrap_or_else(PoisonError::into_inner));
-        parts.sort_unstable_by_key(|(file, part)| (*file, part.start));
+        parts.sort_unstable_by_key(|p| (p.file, p.made, p.part.start));
         let mut parts = parts.into_iter().peekable();
         for (index, target) in self.targets.iter().enumerate() {
-            let of_file =
-                std::iter::from_fn(|| parts.next_if(|(f, _)| *f == index).map(|(_, p)| p));
-            checksum::put(target, of_file)?;
+            let plain = |w: &Waiting| w.file == index && !w.made;
+            let of_file = std::iter::from_fn(|| parts.next_if(plain).map(|w| w.part));
+            checksum::put(target, (target.output, 0, false), of_file)?;
+            while let Some(next) = parts.peek().filter(|w| w.file == index) {
+                let stretch = target.output.stretch(next.part.start..next.part.start + 1)?;
+                let end = stretch.base + stretch.file.len();
+                let within = |w: &Waiting| w.file == index && w.part.start < end;
+                let of_part = std::iter::from_fn(|| parts.next_if(within).map(|w| w.part));
+                checksum::put(target, (&stretch.file, stretch.base, true), of_part)?;
+            }
         }
         Ok(())
     }
@@ -199,12 +215,30 @@ impl<'a> Engine<'a> {
 
     fn piece(&self, piece: &Piece, filler: &mut Filler, buffer: &mut Buffer) -> Result<()> {
         let target = &self.targets[piece.file];
-        let mut sums = Sums::new(target.output.sums(), piece.range.start);
         let mut at = piece.range.start;
-        while at < piece.range.end {
-            let shared = target.share(at, piece.range.end);
-            let end =
-                if shared > 0 { at + shared } else { target.until_shared(at, piece.range.end) };
+        while at < piece.range.end && !self.stop.load(Ordering::Relaxed) {
+            let stretch = target.output.stretch(at..piece.range.end)?;
+            let parts = self.stretch(target, &stretch, filler, buffer)?;
+            let made = stretch.is_made();
+            let mut waiting = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.extend(parts.into_iter().map(|part| Waiting { file: piece.file, made, part }));
+            at = stretch.end();
+        }
+        Ok(())
+    }
+
+    fn stretch(
+        &self,
+        target: &Target<'_>,
+        stretch: &Stretch<'_>,
+        filler: &mut Filler,
+        buffer: &mut Buffer,
+    ) -> Result<Vec<Part>> {
+        let mut sums = Sums::new(stretch);
+        let mut at = stretch.range.start;
+        while at < stretch.range.end {
+            let shared = target.share(stretch, at);
+            let end = if shared > 0 { at + shared } else { target.until_shared(stretch, at) };
             // What the kernel has copied is read only where its checksum is wanted.
             if shared > 0 && !sums.wants(at..end) {
                 at = end;
@@ -213,23 +247,25 @@ impl<'a> Engine<'a> {
                 continue;
             }
             while at < end {
-                let bytes = filler.fill(target.output, at, end, buffer, target.block(at))?;
+                let place = stretch.base + at;
+                let bytes = filler.fill(&stretch.file, at, end, buffer, target.block(place))?;
                 sums.update(at, bytes);
-                if shared == 0 && target.write(at, bytes)? {
+                if stretch.is_made() {
+                    sums.fill(at, bytes);
+                }
+                if shared == 0 && target.write(place, bytes)? {
                     self.direct.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 }
                 let written = bytes.len() as u64;
                 at += written;
                 if self.stop.load(Ordering::Relaxed) {
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
                 self.tell(written)?;
             }
             self.shared.fetch_add(shared, Ordering::Relaxed);
         }
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.extend(sums.into_parts().map(|part| (piece.file, part)));
-        Ok(())
+        Ok(sums.into_parts().collect())
     }
 
     fn tell(&self, written: u64) -> Result<()> {

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::entry_path::EntryPath;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::parts::Parts;
 use crate::section::Section;
 use crate::tensor::{Tensor, TensorBytes};
 
@@ -26,6 +28,8 @@ pub enum Segment {
         /// How often it is there.
         len: u64,
     },
+    /// Files one after the other, which are laid out when they are written.
+    Parts(Arc<dyn Parts>),
 }
 
 impl Segment {
@@ -37,6 +41,7 @@ impl Segment {
             Self::Section(section) => section.len(),
             Self::Tensor(tensor) => tensor.byte_len(),
             Self::Fill { len, .. } => *len,
+            Self::Parts(parts) => parts.total_bytes(),
         }
     }
 
@@ -61,6 +66,8 @@ pub struct OutputFile {
     sums: Vec<Range<u64>>,
     /// (where four bytes wait for it, which one), in order.
     places: Vec<(u64, Checksum)>,
+    /// Behind the last of [`Segment::Parts`]; 0 where there are none.
+    parts_end: u64,
 }
 
 impl OutputFile {
@@ -82,6 +89,9 @@ impl OutputFile {
             return Ok(());
         }
         let start = self.grow(segment.len())?;
+        if matches!(segment, Segment::Parts(_)) {
+            self.parts_end = self.len;
+        }
         match (self.segments.last_mut(), segment) {
             // A file of many small members has many headers between them.
             (Some((_, Segment::Literal(last))), Segment::Literal(more)) => last.extend(more),
@@ -103,12 +113,13 @@ impl OutputFile {
     /// says where it goes.
     ///
     /// # Errors
-    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a stretch that another one, or
-    /// the place of a checksum, lies in.
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a stretch that another one, the
+    /// place of a checksum, or a part that is laid out later lies in.
     pub fn checksum(&mut self, from: u64) -> Result<Checksum> {
         let after_sums = self.sums.last().is_none_or(|last| last.end <= from);
         let after_places = self.places.last().is_none_or(|(at, _)| at + 4 <= from);
-        if from > self.len || !after_sums || !after_places {
+        let after_parts = self.parts_end <= from;
+        if from > self.len || !after_sums || !after_places || !after_parts {
             return Err(Error::invalid("a checksum cannot be of bytes that hold another one"));
         }
         self.sums.push(from..self.len);
@@ -188,9 +199,17 @@ impl OutputFile {
         &self.sums
     }
 
-    /// (offset of four bytes, position in [`OutputFile::sums`]), in order.
-    pub(crate) fn places(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
-        self.places.iter().map(|(at, sum)| (*at, sum.0))
+    /// (offset of four bytes, position in [`OutputFile::sums`]), in order: those of which a byte
+    /// lies in the range.
+    pub(crate) fn places(&self, range: Range<u64>) -> impl Iterator<Item = (u64, usize)> + '_ {
+        let first = self.places.partition_point(|(at, _)| at + 4 <= range.start);
+        let places = self.places[first..].iter().take_while(move |(at, _)| *at < range.end);
+        places.map(|(at, sum)| (*at, sum.0))
+    }
+
+    /// Behind the last part that is laid out later; 0 where there is none.
+    pub(crate) fn parts_end(&self) -> u64 {
+        self.parts_end
     }
 }
 

@@ -44,6 +44,7 @@ mod layout;
 mod limits;
 #[cfg(feature = "mmap")]
 mod mmap;
+mod parts;
 mod path;
 mod progress;
 mod read;
@@ -62,6 +63,7 @@ pub use entry_path::EntryPath;
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use layout::{Checksum, Layout, OutputFile, Segment};
 pub use limits::Limits;
+pub use parts::Parts;
 pub use path::{Key, are_unique, join, joined, unique_names};
 pub use progress::{CopyReport, Observer, Progress, Unobserved};
 pub use section::{ReadAt, Section, SectionReader};

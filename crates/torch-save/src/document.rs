@@ -12,6 +12,7 @@ pub use storages::StorageView;
 pub use view::View;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ckptkit_core::{
     Dtype, Error, OutputFile, Result, ResultExt, Section, Segment, Tensor, TensorBytes, TensorInfo,
@@ -22,13 +23,14 @@ use crate::container::Container;
 use crate::file::TorchFile;
 use crate::pickle::{self, Builder, Kind, NodeId, NodeRef, StorageId};
 use crate::storage;
-use crate::write::{Members, WriteOptions};
+use crate::write::{WriteOptions, lay_out};
+use crate::zip::layout::NewMember;
 
 /// A storage that the object refers to, by its position in the list of them.
 #[derive(Clone)]
 pub(crate) struct Stored {
     dtype: Option<Dtype>,
-    location: String,
+    location: Arc<str>,
     /// Elements, or bytes where there is no dtype or it is packed.
     numel: u64,
     body: Result<Body>,
@@ -168,12 +170,11 @@ impl Document {
                 numel: stored.numel,
             }))
         })?;
-        let mut members = Members::new(pickle, options)?;
-        for (number, index) in order.into_iter().enumerate() {
+        let storages = order.into_iter().enumerate().map(|(number, index)| {
             let (body, crc) = self.stored[index].body()?;
-            members.storage(number.to_string(), body, crc);
-        }
-        members.layout(options)
+            Ok(NewMember::storage(&number.to_string(), body, crc))
+        });
+        lay_out(pickle, storages, true, options)
     }
 
     /// The storage that a persistent id of this document is.

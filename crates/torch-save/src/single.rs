@@ -20,7 +20,10 @@ use crate::write::WriteOptions;
 /// # fn main() -> ckptkit_core::Result<()> {
 /// let info = TensorInfo::new("w", Dtype::U8, [2])?;
 /// let w = Tensor::new(info, TensorBytes::Range(Section::from_bytes([7, 9], "memory")))?;
-/// let layout = Layout::file(TensorArchives::new(WriteOptions::new()).layout(&w)?);
+/// let mut archives = TensorArchives::new(WriteOptions::new());
+/// let bytes = archives.prepare(&w)?;
+/// let layout = Layout::file(archives.layout(&w)?);
+/// assert_eq!(layout.total_bytes(), bytes);
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let path = dir.path().join("w.pt");
@@ -32,7 +35,7 @@ use crate::write::WriteOptions;
 #[derive(Debug)]
 pub struct TensorArchives {
     options: WriteOptions,
-    known: HashMap<(Dtype, Vec<u64>), OutputFile>,
+    known: HashMap<Dtype, HashMap<Vec<u64>, OutputFile>>,
 }
 
 impl TensorArchives {
@@ -42,33 +45,53 @@ impl TensorArchives {
         Self { options, known: HashMap::new() }
     }
 
-    /// The archive of a tensor, made contiguous whatever it is a view of. Reads nothing of it.
+    /// Makes what surrounds the bytes of such a tensor, where it is not there; gives the bytes of
+    /// the archive.
     ///
     /// # Errors
     /// As [`Document::tensors`] and [`Document::layout`].
-    pub fn layout(&mut self, tensor: &Tensor) -> Result<OutputFile> {
-        let key = (tensor.dtype(), tensor.shape().to_vec());
-        if let Some(known) = self.known.get(&key).filter(|_| tensor.has_bytes()) {
-            return known.clone().map(|segment| {
-                Ok(match segment {
-                    Segment::Tensor(_) => Segment::Tensor(tensor.clone()),
-                    shared => shared,
-                })
-            });
+    pub fn prepare(&mut self, tensor: &Tensor) -> Result<u64> {
+        if let Some(known) = self.known(tensor) {
+            return Ok(known.len());
         }
+        let file = self.make(tensor)?;
+        let len = file.len();
+        self.known.entry(tensor.dtype()).or_default().insert(tensor.shape().to_vec(), file);
+        Ok(len)
+    }
+
+    /// The archive of a tensor, made contiguous whatever it is a view of. Reads nothing of it, and
+    /// costs little where one of its dtype and shape was [prepared](Self::prepare).
+    ///
+    /// # Errors
+    /// As [`Document::tensors`] and [`Document::layout`].
+    pub fn layout(&self, tensor: &Tensor) -> Result<OutputFile> {
+        let Some(known) = self.known(tensor) else { return self.make(tensor) };
+        known.clone().map(|segment| {
+            Ok(match segment {
+                Segment::Tensor(_) => Segment::Tensor(tensor.clone()),
+                shared => shared,
+            })
+        })
+    }
+
+    fn known(&self, tensor: &Tensor) -> Option<&OutputFile> {
+        let known = self.known.get(&tensor.dtype())?.get(tensor.shape())?;
+        tensor.has_bytes().then_some(known)
+    }
+
+    fn make(&self, tensor: &Tensor) -> Result<OutputFile> {
         let mut document = Document::new();
         // Without its storage a view is written as what it sees.
         let root = document.tensor(&tensor.clone().unshared())?;
         document.set_root(root);
-        let file = document.layout(&self.options)?.map(|segment| {
+        document.layout(&self.options)?.map(|segment| {
             Ok(match segment {
                 Segment::Literal(bytes) => {
                     Segment::Section(Section::from_bytes(bytes, "an archive's members"))
                 }
                 _ => Segment::Tensor(tensor.clone()),
             })
-        })?;
-        self.known.insert(key, file.clone());
-        Ok(file)
+        })
     }
 }

@@ -84,38 +84,24 @@ pub fn layout_state_dict(tensors: &[Tensor], options: &WriteOptions) -> Result<O
     document.layout(options)
 }
 
-/// The members of an archive in the making.
-pub(crate) struct Members {
-    pickle: NewMember,
-    storages: Vec<NewMember>,
-    /// Whether storages are numbered as torch counts on when it computes where they lie.
-    computable: bool,
-}
-
-impl Members {
-    pub(crate) fn new(pickle: Vec<u8>, options: &WriteOptions) -> Result<Self> {
-        options.check()?;
-        let pickle = NewMember::bytes("data.pkl", pickle)?;
-        Ok(Self { pickle, storages: Vec::new(), computable: true })
+/// Lays out an archive of a pickle and its storages. Torch can compute where these lie, and is told
+/// so, where they are `numbered` by their positions.
+pub(crate) fn lay_out(
+    pickle: Vec<u8>,
+    storages: impl Iterator<Item = Result<NewMember>>,
+    numbered: bool,
+    options: &WriteOptions,
+) -> Result<OutputFile> {
+    options.check()?;
+    let mut first = vec![NewMember::bytes("data.pkl", pickle)];
+    if numbered {
+        first.push(NewMember::bytes(".format_version", *b"1"));
+        first.push(NewMember::bytes(".storage_alignment", options.align.to_string()));
     }
-
-    /// Adds a storage; for torch to compute where it lies its key must be its position.
-    pub(crate) fn storage(&mut self, key: String, body: OutputFile, crc: Option<u32>) {
-        self.computable &= key == self.storages.len().to_string();
-        self.storages.push(NewMember { name: format!("data/{key}"), body, crc });
-    }
-
-    pub(crate) fn layout(self, options: &WriteOptions) -> Result<OutputFile> {
-        let mut first = vec![self.pickle];
-        if self.computable {
-            first.push(NewMember::bytes(".format_version", *b"1")?);
-            first.push(NewMember::bytes(".storage_alignment", options.align.to_string())?);
-        }
-        first.push(NewMember::bytes("byteorder", *b"little")?);
-        let last = NewMember::bytes("version", *b"3\n")?;
-        let members = first.into_iter().chain(self.storages).chain([last]);
-        layout(&options.root, members, options.align)
-    }
+    first.push(NewMember::bytes("byteorder", *b"little"));
+    let last = NewMember::bytes("version", *b"3\n");
+    let members = first.into_iter().chain(storages).chain([last]);
+    layout(&options.root, members, options.align)
 }
 
 impl TorchFile {
@@ -132,7 +118,6 @@ impl TorchFile {
         let mut pickle = pickle.section()?.read(u64::MAX)?;
         // What follows the end of the object is no part of it.
         pickle.truncate(self.graph().consumed());
-        let mut members = Members::new(pickle, options)?;
         let mut seen = HashSet::new();
         let mut storages = Vec::new();
         for node in self.graph().nodes() {
@@ -145,7 +130,9 @@ impl TorchFile {
                 storages.push(wanted);
             }
         }
+        let numbered = storages.iter().enumerate().all(|(i, s)| *s.key == *i.to_string());
         let mut located = opened.locate(0);
+        let mut members = Vec::with_capacity(storages.len());
         for storage in storages {
             let section = opened
                 .storage(0, &storage.key, &mut located)
@@ -157,8 +144,8 @@ impl TorchFile {
             let mut body = OutputFile::default();
             body.push(Segment::Section(section))?;
             let crc = opened.crc(0, &storage.key);
-            members.storage(storage.key.into_owned(), body, crc);
+            members.push(Ok(NewMember::storage(&storage.key, body, crc)));
         }
-        members.layout(options).map(Some)
+        lay_out(pickle, members.into_iter(), numbered, options).map(Some)
     }
 }

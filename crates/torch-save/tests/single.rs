@@ -44,13 +44,17 @@ fn every_tensor_of_the_fixtures() {
         for entry in file.tensors() {
             let tensor = entry.tensor();
             let readable = tensor.has_bytes() && tensor.read().is_ok();
-            if !readable || archives.layout(tensor).is_err() {
+            if !readable || archives.prepare(tensor).is_err() {
                 continue;
             }
+            wide.prepare(tensor).unwrap();
             for tensor in [tensor.clone(), other(tensor)] {
                 let expected = written(dir.path(), general(&tensor, &WriteOptions::new()));
                 let got = written(dir.path(), archives.layout(&tensor).unwrap());
                 assert!(got == expected, "{} {:?}", tensor.name(), tensor.shape());
+                assert_eq!(archives.prepare(&tensor).unwrap(), got.len() as u64);
+                let unprepared = TensorArchives::new(WriteOptions::new()).layout(&tensor);
+                assert!(written(dir.path(), unprepared.unwrap()) == expected);
                 let read = TorchFile::from_section(&Section::from_bytes(got, "one")).unwrap();
                 assert!(read.verify().is_ok());
                 let read = read.tensors()[0].tensor().clone();
@@ -79,12 +83,14 @@ fn what_torch_cannot_hold_is_refused_every_time() {
             tensor(Dtype::Quint8, four()),
             tensor(Dtype::U8, TensorBytes::None("on the meta device".into())),
         ] {
-            let e = archives.layout(&refused).unwrap_err();
-            assert_eq!(e.kind(), ErrorKind::Unsupported, "{e}");
-            assert!(e.to_string().contains("tensor t"), "{e}");
+            for e in [archives.prepare(&refused).err(), archives.layout(&refused).err()] {
+                let e = e.unwrap();
+                assert_eq!(e.kind(), ErrorKind::Unsupported, "{e}");
+                assert!(e.to_string().contains("tensor t"), "{e}");
+            }
         }
         // Of the shape of one that was refused.
-        archives.layout(&tensor(Dtype::U8, four())).unwrap();
+        archives.prepare(&tensor(Dtype::U8, four())).unwrap();
     }
 }
 
@@ -95,6 +101,7 @@ fn what_is_common_is_held_once() {
         let bytes = TensorBytes::Range(Section::from_bytes([byte; 4], "memory"));
         Tensor::new(TensorInfo::new("t", Dtype::U8, [4]).unwrap(), bytes).unwrap()
     };
+    archives.prepare(&tensor(0)).unwrap();
     let files = [1, 2].map(|byte| archives.layout(&tensor(byte)).unwrap());
     let sources = files.map(|file| {
         let shared = file.segments().iter().filter_map(|(_, segment)| match segment {

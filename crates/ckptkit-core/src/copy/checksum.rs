@@ -6,86 +6,134 @@ use crc32fast::Hasher;
 
 use super::target::Target;
 use crate::error::{Error, Result};
+use crate::layout::OutputFile;
+use crate::parts::Stretch;
 
-/// The checksum of a stretch that lies in one piece of the output.
+/// The checksum of what lies in one piece of the output.
 pub(super) struct Part {
+    /// In the output.
     pub(super) start: u64,
     len: u64,
     hasher: Hasher,
 }
 
-/// Follows the bytes of one piece, in order.
+/// Follows the bytes of a stretch, in order.
 pub(super) struct Sums<'a> {
-    /// The stretches that are not over yet.
-    wanted: &'a [Range<u64>],
-    parts: Vec<Part>,
+    stretch: &'a Stretch<'a>,
+    /// The first that is not over yet.
+    next: usize,
+    /// By the position of the checksum that each is a part of.
+    parts: Vec<(usize, Part)>,
 }
 
 impl<'a> Sums<'a> {
-    pub(super) fn new(sums: &'a [Range<u64>], start: u64) -> Self {
-        Self { wanted: &sums[sums.partition_point(|s| s.end <= start)..], parts: Vec::new() }
+    pub(super) fn new(stretch: &'a Stretch<'a>) -> Self {
+        let next = stretch.file.sums().partition_point(|s| s.end <= stretch.range.start);
+        Self { stretch, next, parts: Vec::new() }
     }
 
+    /// Takes note of the bytes at `at`.
     pub(super) fn update(&mut self, at: u64, bytes: &[u8]) {
+        let (sums, base) = (self.stretch.file.sums(), self.stretch.base);
         let end = at + bytes.len() as u64;
-        while let Some(sum) = self.wanted.first().filter(|s| s.start < end) {
+        while let Some(sum) = sums.get(self.next).filter(|s| s.start < end) {
             let (from, to) = (sum.start.max(at), sum.end.min(end));
             if from < to {
                 let within = |offset: u64| usize::try_from(offset - at).unwrap_or(bytes.len());
                 let bytes = &bytes[within(from)..within(to)];
                 match self.parts.last_mut() {
-                    Some(part) if from > sum.start && part.start + part.len == from => {
+                    Some((_, part)) if from > sum.start && part.start + part.len == base + from => {
                         part.hasher.update(bytes);
                         part.len += bytes.len() as u64;
                     }
                     _ => {
                         let mut hasher = Hasher::new();
                         hasher.update(bytes);
-                        self.parts.push(Part { start: from, len: bytes.len() as u64, hasher });
+                        let len = bytes.len() as u64;
+                        self.parts.push((self.next, Part { start: base + from, len, hasher }));
                     }
                 }
             }
             if sum.end > end {
                 break;
             }
-            self.wanted = &self.wanted[1..];
+            self.next += 1;
         }
+    }
+
+    /// Puts what is known into the places among the bytes at `at`, before they are written.
+    pub(super) fn fill(&self, at: u64, bytes: &mut [u8]) {
+        for (place, sum) in self.stretch.file.places(at..at + bytes.len() as u64) {
+            let Some(part) = self.whole(sum) else { continue };
+            for (place, byte) in (place..).zip(part.hasher.clone().finalize().to_le_bytes()) {
+                let there = place.checked_sub(at).and_then(|i| usize::try_from(i).ok());
+                if let Some(there) = there.and_then(|i| bytes.get_mut(i)) {
+                    *there = byte;
+                }
+            }
+        }
+    }
+
+    /// The part that is all of a checksum's bytes.
+    fn whole(&self, sum: usize) -> Option<&Part> {
+        let at = self.parts.binary_search_by_key(&sum, |(sum, _)| *sum).ok()?;
+        let wanted = &self.stretch.file.sums()[sum];
+        Some(&self.parts[at].1).filter(|part| part.len == wanted.end - wanted.start)
     }
 
     /// Whether a checksum is wanted of any of these bytes.
     pub(super) fn wants(&self, range: Range<u64>) -> bool {
-        let next = self.wanted.iter().find(|s| s.end > range.start && s.start < s.end);
+        let mut sums = self.stretch.file.sums()[self.next..].iter();
+        let next = sums.find(|s| s.end > range.start && s.start < s.end);
         next.is_some_and(|s| s.start < range.end)
     }
 
+    /// What is still to be put somewhere. In a stretch whose places were [filled](Self::fill) that
+    /// is not what had all of them in it.
     pub(super) fn into_parts(self) -> impl Iterator<Item = Part> {
-        self.parts.into_iter()
+        let stretch = self.stretch;
+        let sums = if stretch.is_made() { stretch.file.sums().len() } else { 0 };
+        let mut waits: Vec<bool> = (0..sums).map(|sum| self.whole(sum).is_none()).collect();
+        if sums > 0 {
+            for (place, sum) in stretch.file.places(0..stretch.file.len()) {
+                waits[sum] |= place + 4 > stretch.range.end;
+            }
+        }
+        let parts = self.parts.into_iter();
+        parts.filter(move |(sum, _)| waits.get(*sum) != Some(&false)).map(|(_, part)| part)
     }
 }
 
-/// Combines the parts of a file, given in order, and writes each checksum to its places.
-pub(super) fn put(target: &Target<'_>, parts: impl Iterator<Item = Part>) -> Result<()> {
-    let file = target.output;
+/// Combines parts of the checksums of `file`, given in order, and writes each to its places; the
+/// file starts at `base` of the target. Unless some were put before, none may be missing.
+pub(super) fn put(
+    target: &Target<'_>,
+    (file, base, some): (&OutputFile, u64, bool),
+    parts: impl Iterator<Item = Part>,
+) -> Result<()> {
     let mut parts = parts.peekable();
     let mut done = Vec::with_capacity(file.sums().len());
     for sum in file.sums() {
         let mut whole = Hasher::new();
-        let mut at = sum.start;
-        while let Some(part) = parts.next_if(|p| p.start == at && at < sum.end) {
+        let (mut at, end) = (base + sum.start, base + sum.end);
+        while let Some(part) = parts.next_if(|p| p.start == at && at < end) {
             whole.combine(&part.hasher);
             at += part.len;
         }
-        if at != sum.end {
+        let missing = at == base + sum.start && at < end;
+        if at != end && !(some && missing) {
             return Err(Error::invalid(format!(
-                "the checksum of bytes {} to {} was not completed",
-                sum.start, sum.end
+                "the checksum of bytes {} to {end} was not completed",
+                base + sum.start
             )));
         }
-        done.push(whole.finalize());
+        done.push((!missing).then(|| whole.finalize()));
     }
-    for (at, index) in file.places() {
+    for (at, index) in file.places(0..file.len()) {
+        let Some(sum) = done[index] else { continue };
+        let at = base + at;
         target
-            .patch(at, &done[index].to_le_bytes())
+            .patch(at, &sum.to_le_bytes())
             .map_err(|e| Error::io("write a checksum", e).at(at))?;
     }
     Ok(())

@@ -30,7 +30,7 @@ impl Filler {
         end: u64,
         buffer: &'b mut Buffer,
         block: Option<usize>,
-    ) -> Result<&'b [u8]> {
+    ) -> Result<&'b mut [u8]> {
         let segment = &output.segments()[output.segment_at(at)].1;
         let want = match block {
             Some(block) => block,
@@ -49,7 +49,7 @@ pub(super) fn run_of(segment: &Segment) -> Option<&Section> {
     match segment {
         Segment::Section(section) => Some(section),
         Segment::Tensor(tensor) => tensor.contiguous(),
-        Segment::Literal(_) | Segment::Fill { .. } => None,
+        _ => None,
     }
 }
 

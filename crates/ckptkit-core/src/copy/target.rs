@@ -11,6 +11,7 @@ use super::fill::{BUFFER, run_of};
 use super::kernel::{self, Sharing};
 use crate::error::{Error, Result};
 use crate::layout::OutputFile;
+use crate::parts::Stretch;
 use crate::section::Section;
 
 /// Written past the page cache at once, in bytes: disks want long requests.
@@ -81,80 +82,94 @@ impl<'a> Target<'a> {
         Ok(false)
     }
 
-    /// Lets the bytes from `at` share the place of the source's on the disk; says how many do, which
-    /// may be none, and lie before `end`.
-    pub(super) fn share(&self, at: u64, end: u64) -> u64 {
-        let Some((start, len)) = self.next_shared(at, end).filter(|(start, _)| *start == at) else {
-            return 0;
-        };
-        let (from, segment) = &self.output.segments()[self.output.segment_at(start)];
+    /// Lets the bytes of a stretch from `at` share the place of the source's on the disk; says how
+    /// many do, which may be none.
+    pub(super) fn share(&self, stretch: &Stretch<'_>, at: u64) -> u64 {
+        let next = self.next_shared(stretch, at).filter(|(start, _)| *start == at);
+        let Some((start, len)) = next else { return 0 };
+        let (from, segment) = &stretch.file.segments()[stretch.file.segment_at(start)];
         let Some(run) = run_of(segment) else { return 0 };
         let Some(source) = run.source().file() else { return 0 };
-        if kernel::copy_range(source, run.offset() + (start - from), &self.file, start, len) {
+        let (there, here) = (run.offset() + (start - from), stretch.base + start);
+        if kernel::copy_range(source, there, &self.file, here, len) {
             return len;
         }
         self.sharing_refused.store(true, Ordering::Relaxed);
         0
     }
 
-    /// Where a range that can be shared starts behind `at`; `end` where there is none before it.
-    pub(super) fn until_shared(&self, at: u64, end: u64) -> u64 {
-        self.next_shared(at + 1, end).map_or(end, |(start, _)| start)
+    /// Where a range that can be shared starts behind `at`; the end of the stretch where there is
+    /// none.
+    pub(super) fn until_shared(&self, stretch: &Stretch<'_>, at: u64) -> u64 {
+        self.next_shared(stretch, at + 1).map_or(stretch.range.end, |(start, _)| start)
     }
 
     /// The next range from `at` that can be shared: where it starts, and its length.
-    fn next_shared(&self, at: u64, end: u64) -> Option<(u64, u64)> {
+    fn next_shared(&self, stretch: &Stretch<'_>, at: u64) -> Option<(u64, u64)> {
         let sharing = self.sharing?;
+        let (file, base, end) = (&stretch.file, stretch.base, stretch.range.end);
         if at >= end || self.sharing_refused.load(Ordering::Relaxed) {
             return None;
         }
-        for (start, segment) in &self.output.segments()[self.output.segment_at(at)..] {
+        for (start, segment) in &file.segments()[file.segment_at(at)..] {
             if *start >= end {
                 break;
             }
             let Some(run) = run_of(segment).filter(|r| r.len() >= LEAST_SHARED) else { continue };
-            let from = at.max(*start).next_multiple_of(sharing.block);
-            let to = end.min(start + run.len()) / sharing.block * sharing.block;
-            let congruent = (run.offset() + from.saturating_sub(*start)) % sharing.block == 0;
+            // Blocks are those of the output.
+            let start = base + start;
+            let from = start.max(base + at).next_multiple_of(sharing.block);
+            let to = (base + end).min(start + run.len()) / sharing.block * sharing.block;
+            let congruent = (run.offset() + from.saturating_sub(start)) % sharing.block == 0;
             if congruent && from + LEAST_SHARED <= to && sharing.reaches(run) {
-                return Some((from, to - from));
+                return Some((from - base, to - from));
             }
         }
         None
     }
 
-    /// Has the operating system fetch what a stretch of the output is made of, where it is not in
+    /// Has the operating system fetch what a range of the output is made of, where it is not in
     /// memory already.
     pub(super) fn expect(&self, range: Range<u64>) {
-        let mut last: Option<(&Section, Range<u64>)> = None;
-        for (start, segment) in &self.output.segments()[self.output.segment_at(range.start)..] {
-            if *start >= range.end {
-                break;
-            }
-            let Some(run) = run_of(segment) else { continue };
-            let skip = range.start.saturating_sub(*start);
-            let len = run.len().min(range.end - start).saturating_sub(skip);
-            let wanted = run.offset() + skip..run.offset() + skip + len;
-            match &mut last {
-                Some((of, known))
-                    if Arc::ptr_eq(of.source(), run.source())
-                        && wanted.start >= known.end
-                        && wanted.start - known.end <= NEAR =>
-                {
-                    known.end = wanted.end;
-                }
-                _ => {
-                    fetch(last.replace((run, wanted)));
-                }
-            }
+        let mut at = range.start;
+        // What cannot be laid out is an error when it is written.
+        while let Some(Ok(stretch)) = (at < range.end).then(|| self.output.stretch(at..range.end)) {
+            expect(&stretch);
+            at = stretch.end();
         }
-        fetch(last);
     }
 
     /// Writes four bytes or so over what was written already.
     pub(super) fn patch(&self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
         write_at(&self.file, at, bytes)
     }
+}
+
+fn expect(stretch: &Stretch<'_>) {
+    let (file, range) = (&stretch.file, &stretch.range);
+    let mut last: Option<(&Section, Range<u64>)> = None;
+    for (start, segment) in &file.segments()[file.segment_at(range.start)..] {
+        if *start >= range.end {
+            break;
+        }
+        let Some(run) = run_of(segment) else { continue };
+        let skip = range.start.saturating_sub(*start);
+        let len = run.len().min(range.end - start).saturating_sub(skip);
+        let wanted = run.offset() + skip..run.offset() + skip + len;
+        match &mut last {
+            Some((of, known))
+                if Arc::ptr_eq(of.source(), run.source())
+                    && wanted.start >= known.end
+                    && wanted.start - known.end <= NEAR =>
+            {
+                known.end = wanted.end;
+            }
+            _ => {
+                fetch(last.replace((run, wanted)));
+            }
+        }
+    }
+    fetch(last);
 }
 
 fn fetch(wanted: Option<(&Section, Range<u64>)>) {

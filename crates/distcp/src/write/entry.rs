@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
 
 use ckptkit_core::{Error, Key, OutputFile, Result, Tensor, join};
 
@@ -40,7 +41,7 @@ pub struct Entry {
 #[derive(Clone, Debug)]
 pub(super) enum EntryKind {
     Tensor(Tensor),
-    Bytes(OutputFile),
+    Bytes(Arc<OutputFile>),
 }
 
 /// What a dimension of the mesh of ranks does with a tensor.
@@ -64,7 +65,7 @@ impl Entry {
     /// unpickle. It is not looked into.
     #[must_use]
     pub fn bytes(path: impl Into<Vec<Key>>, archive: OutputFile) -> Self {
-        Self { path: path.into(), kind: EntryKind::Bytes(archive), placements: None }
+        Self { path: path.into(), kind: EntryKind::Bytes(Arc::new(archive)), placements: None }
     }
 
     /// Says how each dimension of the mesh places the tensor, instead of the rule of

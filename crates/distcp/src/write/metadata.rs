@@ -6,257 +6,331 @@
 
 use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Dtype, Error, Key, Result};
-use torch_save::NodeId;
-use torch_save::pickle::Builder;
+use torch_save::pickle::{Memo, Pickler};
 
-use super::Planned;
-use super::data::Data;
-use super::entry::EntryKind;
+use super::data::{Data, Item};
+use super::entry::{Entry, EntryKind};
 use super::split::torch_shape;
+use super::{Planned, Share};
 
 const METADATA: &str = "torch.distributed.checkpoint.metadata";
 const FILESYSTEM: &str = "torch.distributed.checkpoint.filesystem";
+/// Items that are set or appended at once, as CPython does.
+const BATCH: usize = 1000;
 
-pub(super) fn pickle(planned: &Planned<'_>, data: &Data) -> Result<Vec<u8>> {
+/// The pickle for these entries, whose items lie where `data` says.
+pub(super) fn pickle(entries: &[Entry], planned: &Planned, data: &Data) -> Result<Vec<u8>> {
     let mut writer = Writer::new();
-    let fqns: Vec<NodeId> = planned.names.iter().map(|name| writer.b.str(name)).collect();
-    // Chunks of a tensor stand in the order of the ranks that store them.
-    let mut stored: Vec<Vec<usize>> = vec![Vec::new(); fqns.len()];
-    for item in &data.items {
-        stored[item.share.entry].push(item.share.chunk);
+    let stored = Stored::new(planned, data);
+    writer.object(METADATA, "Metadata", |w| {
+        w.key("state_dict_metadata")?;
+        w.entries(planned, &stored)?;
+        w.key("planner_data")?;
+        w.paths(entries, planned)?;
+        w.key("storage_data")?;
+        let items = data.files.iter().flat_map(|f| f.items.iter().map(|item| (&*f.name, item)));
+        w.dict(items, |w, (file, item)| w.storage(planned, file, item))?;
+        w.key("storage_meta")?;
+        w.storage_meta()?;
+        w.key("version")?;
+        w.p.str("1.0.0")
+    })?;
+    Ok(writer.p.finish())
+}
+
+/// The shares of every entry in the order of the ranks that store them, which is how chunks of a
+/// tensor stand.
+struct Stored {
+    shares: Vec<Share>,
+    /// Where those of each entry end.
+    ends: Vec<usize>,
+}
+
+impl Stored {
+    fn new(planned: &Planned, data: &Data) -> Self {
+        let mut shares: Vec<Share> =
+            data.files.iter().flat_map(|file| file.items.iter().map(|item| item.share)).collect();
+        shares.sort_by_key(|share| share.entry());
+        let ends = (0..planned.kinds.len())
+            .map(|entry| shares.partition_point(|share| share.entry() <= entry))
+            .collect();
+        Self { shares, ends }
     }
-    let entries = writer.entries(planned, &fqns, &stored)?;
-    let paths = writer.paths(planned, &fqns);
-    let storage = writer.storage(planned, data, &fqns);
-    let storage_meta = writer.storage_meta();
-    let version = writer.b.str("1.0.0");
-    let root = writer.object(
-        METADATA,
-        "Metadata",
-        [
-            ("state_dict_metadata", entries),
-            ("planner_data", paths),
-            ("storage_data", storage),
-            ("storage_meta", storage_meta),
-            ("version", version),
-        ],
-    );
-    writer.b.finish(root)?.to_pickle()
+
+    fn of(&self, entry: usize) -> &[Share] {
+        let start = entry.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.shares[start..self.ends[entry]]
+    }
 }
 
-/// Makes nodes; what is immutable and occurs often is made once.
-struct Writer {
-    b: Builder,
-    words: HashMap<String, NodeId>,
-    /// The words of this file, by where they stand in the program.
-    fixed: Vec<(&'static str, NodeId)>,
-    /// Likewise the classes.
-    classes: Vec<(&'static str, NodeId)>,
-    sizes: HashMap<Vec<u64>, NodeId>,
-    properties: HashMap<Dtype, NodeId>,
-    no_arguments: NodeId,
-    none: NodeId,
+/// Tells the pickle; what is immutable and occurs often is told once.
+struct Writer<'a> {
+    p: Pickler,
+    /// Words and classes of this file, by where they stand in the program.
+    fixed: Vec<(&'static str, Memo)>,
+    /// Names of entries, in their order.
+    fqns: Vec<Memo>,
+    /// How many items of each entry were told.
+    told: Vec<u64>,
+    words: HashMap<&'a str, Memo>,
+    /// The last of the files.
+    file: Option<(&'a str, Memo)>,
+    sizes: HashMap<Vec<u64>, Memo>,
+    properties: HashMap<Dtype, Memo>,
 }
 
-impl Writer {
+impl<'a> Writer<'a> {
     fn new() -> Self {
-        let mut b = Builder::new();
-        let (no_arguments, none) = (b.tuple(&[]), b.none());
         Self {
-            b,
-            words: HashMap::new(),
+            p: Pickler::new(),
             fixed: Vec::new(),
-            classes: Vec::new(),
+            fqns: Vec::new(),
+            told: Vec::new(),
+            words: HashMap::new(),
+            file: None,
             sizes: HashMap::new(),
             properties: HashMap::new(),
-            no_arguments,
-            none,
         }
-    }
-
-    fn word(&mut self, text: &str) -> NodeId {
-        if let Some(&known) = self.words.get(text) {
-            return known;
-        }
-        let node = self.b.str(text);
-        self.words.insert(text.to_owned(), node);
-        node
     }
 
     /// A dataclass: made without arguments, its fields set as its state.
-    fn object<const N: usize>(
+    fn object(
         &mut self,
-        module: &'static str,
+        module: &str,
         class: &'static str,
-        fields: [(&'static str, NodeId); N],
-    ) -> NodeId {
-        let class = known(&self.classes, class).unwrap_or_else(|| {
-            let node = self.b.global(module, class);
-            self.classes.push((class, node));
-            node
-        });
-        let object = self.b.new_obj(class, self.no_arguments);
-        let pairs = fields.map(|(key, value)| (self.fixed(key), value));
-        if !pairs.is_empty() {
-            let state = self.b.dict();
-            self.b.set_items(state, &pairs);
-            self.b.build(object, state);
-        }
-        object
+        fields: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.global(module, class);
+        self.p.new_obj();
+        self.p.empty_dict();
+        self.p.mark();
+        fields(self)?;
+        self.p.set_items();
+        self.p.build();
+        Ok(())
     }
 
-    fn fixed(&mut self, text: &'static str) -> NodeId {
-        known(&self.fixed, text).unwrap_or_else(|| {
-            let node = self.word(text);
-            self.fixed.push((text, node));
-            node
-        })
+    /// The name of a field, whose value follows.
+    fn key(&mut self, name: &'static str) -> Result<()> {
+        match self.known(name) {
+            Some(memo) => self.p.recall(memo),
+            None => {
+                self.p.str(name)?;
+                self.keep(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn global(&mut self, module: &str, name: &'static str) {
+        match self.known(name) {
+            Some(memo) => self.p.recall(memo),
+            None => {
+                self.p.global(module, name);
+                self.keep(name);
+            }
+        }
+    }
+
+    /// The very text, which costs less to find out than what the text is.
+    fn known(&self, text: &'static str) -> Option<Memo> {
+        let known = self.fixed.iter().find(|(known, _)| std::ptr::eq(*known, text));
+        known.map(|&(_, memo)| memo)
+    }
+
+    fn keep(&mut self, text: &'static str) {
+        let memo = self.p.memoize();
+        self.fixed.push((text, memo));
+    }
+
+    /// A dict of what `pair` tells of each item: a key and a value.
+    fn dict<T>(
+        &mut self,
+        items: impl Iterator<Item = T>,
+        mut pair: impl FnMut(&mut Self, T) -> Result<()>,
+    ) -> Result<()> {
+        self.p.empty_dict();
+        let mut items = items.peekable();
+        while items.peek().is_some() {
+            self.p.mark();
+            for item in items.by_ref().take(BATCH) {
+                pair(self, item)?;
+            }
+            self.p.set_items();
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, text: &'a str) -> Result<()> {
+        match self.words.get(text) {
+            Some(&memo) => self.p.recall(memo),
+            None => {
+                self.p.str(text)?;
+                self.words.insert(text, self.p.memoize());
+            }
+        }
+        Ok(())
     }
 
     /// `torch.Size`.
-    fn size(&mut self, dims: &[u64]) -> NodeId {
-        if let Some(&known) = self.sizes.get(dims) {
-            return known;
+    fn size(&mut self, dims: &[u64]) {
+        if let Some(&memo) = self.sizes.get(dims) {
+            return self.p.recall(memo);
         }
-        let parts: Vec<NodeId> = dims.iter().map(|&d| self.b.uint(d)).collect();
-        let parts = self.b.tuple(&parts);
-        let size = self.b.call("torch", "Size", &[parts]);
-        self.sizes.insert(dims.to_vec(), size);
-        size
+        self.global("torch", "Size");
+        self.p.mark();
+        dims.iter().for_each(|&dim| self.p.uint(dim));
+        self.p.tuple();
+        self.p.tuple1();
+        self.p.reduce();
+        self.sizes.insert(dims.to_vec(), self.p.memoize());
     }
 
-    /// The state of `TensorProperties`: (dtype, layout, `requires_grad`, memory format,
+    /// `TensorProperties`, whose state is (dtype, layout, `requires_grad`, memory format,
     /// `pin_memory`).
-    fn properties(&mut self, dtype: Dtype) -> Result<NodeId> {
-        let state = match self.properties.get(&dtype) {
-            Some(&known) => known,
+    fn tensor_properties(&mut self, dtype: Dtype) -> Result<()> {
+        self.global(METADATA, "TensorProperties");
+        self.p.new_obj();
+        match self.properties.get(&dtype) {
+            Some(&memo) => self.p.recall(memo),
             None => {
                 let name = dtype
                     .torch_name()
                     .ok_or_else(|| Error::unsupported(format!("torch has no dtype {dtype}")))?;
-                let b = &mut self.b;
-                let (strided, contiguous) = (b.str("torch.strided"), b.int(0));
-                let parts = [
-                    b.global("torch", name),
-                    b.call("torch.serialization", "_get_layout", &[strided]),
-                    b.bool(false),
-                    b.call(METADATA, "_MEM_FORMAT_ENCODING", &[contiguous]),
-                    b.bool(false),
-                ];
-                let state = b.tuple(&parts);
-                self.properties.insert(dtype, state);
-                state
+                self.p.mark();
+                self.p.global("torch", name);
+                self.p.global("torch.serialization", "_get_layout");
+                self.p.str("torch.strided")?;
+                self.p.tuple1();
+                self.p.reduce();
+                self.p.bool(false);
+                self.p.global(METADATA, "_MEM_FORMAT_ENCODING");
+                self.p.uint(0);
+                self.p.tuple1();
+                self.p.reduce();
+                self.p.bool(false);
+                self.p.tuple();
+                self.properties.insert(dtype, self.p.memoize());
             }
-        };
-        let class = self.b.global(METADATA, "TensorProperties");
-        let properties = self.b.new_obj(class, self.no_arguments);
-        self.b.build(properties, state);
-        Ok(properties)
+        }
+        self.p.build();
+        Ok(())
     }
 
     /// `state_dict_metadata`, in the order of the entries: torch makes the state dict again in
     /// this order where nobody gives it one.
-    fn entries(
-        &mut self,
-        planned: &Planned<'_>,
-        fqns: &[NodeId],
-        stored: &[Vec<usize>],
-    ) -> Result<NodeId> {
-        let mut pairs = Vec::with_capacity(fqns.len());
-        for (i, entry) in planned.entries.iter().enumerate() {
-            let value = match entry.kind() {
-                EntryKind::Bytes(_) => self.object(METADATA, "BytesStorageMetadata", []),
-                EntryKind::Tensor(tensor) => {
-                    let properties = self.properties(tensor.dtype())?;
-                    let size = self.size(&torch_shape(tensor));
-                    let mut chunks = Vec::with_capacity(stored[i].len());
-                    for &chunk in &stored[i] {
-                        let region = &planned.parts[i].split.chunks[chunk].region;
-                        let fields = [
-                            ("offsets", self.size(&region.offsets)),
-                            ("sizes", self.size(&region.sizes)),
-                        ];
-                        chunks.push(self.object(METADATA, "ChunkStorageMetadata", fields));
-                    }
-                    let list = self.b.list();
-                    self.b.append(list, &chunks);
-                    let fields = [("properties", properties), ("size", size), ("chunks", list)];
-                    self.object(METADATA, "TensorStorageMetadata", fields)
-                }
+    fn entries(&mut self, planned: &Planned, stored: &Stored) -> Result<()> {
+        let entries = planned.kinds.iter().zip(&planned.names).enumerate();
+        self.dict(entries, |w, (i, (kind, name))| {
+            w.p.str(name)?;
+            let memo = w.p.memoize();
+            w.fqns.push(memo);
+            w.told.push(0);
+            let EntryKind::Tensor(tensor) = kind else {
+                w.global(METADATA, "BytesStorageMetadata");
+                w.p.new_obj();
+                return Ok(());
             };
-            pairs.push((fqns[i], value));
+            w.object(METADATA, "TensorStorageMetadata", |w| {
+                w.key("properties")?;
+                w.tensor_properties(tensor.dtype())?;
+                w.key("size")?;
+                w.size(&torch_shape(tensor));
+                w.key("chunks")?;
+                w.chunks(planned, stored.of(i))
+            })
+        })
+    }
+
+    fn chunks(&mut self, planned: &Planned, shares: &[Share]) -> Result<()> {
+        self.p.empty_list();
+        for batch in shares.chunks(BATCH) {
+            self.p.mark();
+            for &share in batch {
+                let region = planned.region(share);
+                self.object(METADATA, "ChunkStorageMetadata", |w| {
+                    w.key("offsets")?;
+                    w.size(&region.offsets);
+                    w.key("sizes")?;
+                    w.size(&region.sizes);
+                    Ok(())
+                })?;
+            }
+            self.p.append();
         }
-        Ok(self.dict(&pairs))
+        Ok(())
     }
 
     /// `planner_data`: the path of every entry.
-    fn paths(&mut self, planned: &Planned<'_>, fqns: &[NodeId]) -> NodeId {
-        let mut pairs = Vec::with_capacity(fqns.len());
-        for (entry, &fqn) in planned.entries.iter().zip(fqns) {
-            let parts: Vec<NodeId> = entry
-                .path()
-                .iter()
-                .map(|key| match key {
-                    Key::Index(i) => self.b.uint(*i),
-                    Key::Str(text) | Key::Other(text) => self.word(text),
-                    _ => self.none,
-                })
-                .collect();
-            pairs.push((fqn, self.b.tuple(&parts)));
-        }
-        self.dict(&pairs)
-    }
-
-    /// `storage_data`, in the order in which items lie in the files.
-    fn storage(&mut self, planned: &Planned<'_>, data: &Data, fqns: &[NodeId]) -> NodeId {
-        let files: Vec<NodeId> = data.files.iter().map(|(name, _)| self.b.str(name)).collect();
-        let mut counts = vec![0_u64; fqns.len()];
-        let mut pairs = Vec::with_capacity(data.items.len());
-        for item in &data.items {
-            let entry = item.share.entry;
-            let index = match planned.entries[entry].kind() {
-                EntryKind::Bytes(_) => {
-                    let fields = [("fqn", fqns[entry]), ("index", self.none)];
-                    self.object(METADATA, "MetadataIndex", fields)
+    fn paths(&mut self, entries: &'a [Entry], planned: &Planned) -> Result<()> {
+        let entries = entries.iter().zip(&planned.names).enumerate();
+        self.dict(entries, |w, (i, (entry, name))| {
+            w.p.recall(w.fqns[i]);
+            w.p.mark();
+            for key in entry.path() {
+                match key {
+                    Key::Index(i) => w.p.uint(*i),
+                    Key::Str(text) | Key::Other(text) if **text == **name => {
+                        w.p.recall(w.fqns[i]);
+                    }
+                    Key::Str(text) | Key::Other(text) => w.word(text)?,
+                    _ => w.p.none(),
                 }
-                EntryKind::Tensor(_) => {
-                    let region = &planned.parts[entry].split.chunks[item.share.chunk].region;
-                    let offset = self.size(&region.offsets);
-                    let index = self.b.uint(counts[entry]);
-                    counts[entry] += 1;
-                    let fields = [("fqn", fqns[entry]), ("index", index), ("offset", offset)];
-                    self.object(METADATA, "MetadataIndex", fields)
-                }
-            };
-            let fields = [
-                ("relative_path", files[item.file]),
-                ("offset", self.b.uint(item.offset)),
-                ("length", self.b.uint(item.length)),
-            ];
-            pairs.push((index, self.object(FILESYSTEM, "_StorageInfo", fields)));
+            }
+            w.p.tuple();
+            Ok(())
+        })
+    }
+
+    /// An item of `storage_data`, which are told in the order in which they lie in the files.
+    fn storage(&mut self, planned: &Planned, file: &'a str, item: &Item) -> Result<()> {
+        let entry = item.share.entry();
+        self.object(METADATA, "MetadataIndex", |w| {
+            w.key("fqn")?;
+            w.p.recall(w.fqns[entry]);
+            w.key("index")?;
+            if planned.is_object(item.share) {
+                w.p.none();
+                return Ok(());
+            }
+            w.p.uint(w.told[entry]);
+            w.told[entry] += 1;
+            w.key("offset")?;
+            w.size(&planned.region(item.share).offsets);
+            Ok(())
+        })?;
+        self.object(FILESYSTEM, "_StorageInfo", |w| {
+            w.key("relative_path")?;
+            w.file(file)?;
+            w.key("offset")?;
+            w.p.uint(item.offset);
+            w.key("length")?;
+            w.p.uint(item.length);
+            Ok(())
+        })
+    }
+
+    /// A file's name; items of one file come one after the other.
+    fn file(&mut self, name: &'a str) -> Result<()> {
+        match self.file.filter(|(last, _)| *last == name) {
+            Some((_, memo)) => self.p.recall(memo),
+            None => {
+                self.p.str(name)?;
+                self.file = Some((name, self.p.memoize()));
+            }
         }
-        self.dict(&pairs)
+        Ok(())
     }
 
-    fn storage_meta(&mut self) -> NodeId {
-        let modules = self.b.list();
-        let fields = [
-            ("checkpoint_id", self.none),
-            ("save_id", self.none),
-            ("load_id", self.none),
-            ("modules", modules),
-        ];
-        self.object(METADATA, "StorageMeta", fields)
+    fn storage_meta(&mut self) -> Result<()> {
+        self.object(METADATA, "StorageMeta", |w| {
+            for name in ["checkpoint_id", "save_id", "load_id"] {
+                w.key(name)?;
+                w.p.none();
+            }
+            w.key("modules")?;
+            w.p.empty_list();
+            Ok(())
+        })
     }
-
-    fn dict(&mut self, pairs: &[(NodeId, NodeId)]) -> NodeId {
-        let dict = self.b.dict();
-        self.b.set_items(dict, pairs);
-        dict
-    }
-}
-
-/// The node of the very text, which costs less to find out than what the text is.
-fn known(nodes: &[(&'static str, NodeId)], text: &'static str) -> Option<NodeId> {
-    nodes.iter().find(|(known, _)| std::ptr::eq(*known, text)).map(|&(_, node)| node)
 }

@@ -9,9 +9,11 @@ mod reshard;
 mod safetensors;
 mod split;
 
+use std::sync::Arc;
+
 use ckptkit_core::{
-    Dtype, DtypeClass, EntryPath, Error, Layout, OutputFile, Result, ResultExt, Segment, Tensor,
-    TensorBytes,
+    Dtype, DtypeClass, EntryPath, Error, Layout, OutputFile, Region, Result, ResultExt, Segment,
+    Tensor, TensorBytes,
 };
 
 pub use entry::{Entry, Placement};
@@ -19,7 +21,7 @@ pub use options::{Form, WriteOptions};
 
 use deal::{Part, Share};
 use entry::EntryKind;
-use split::{Mesh, Splitter};
+use split::{Mesh, Splitter, in_elements};
 
 /// What would be written, and what the caller should know about it.
 #[derive(Clone, Debug)]
@@ -35,13 +37,27 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-/// Entries that have been named, split and dealt out.
-struct Planned<'a> {
-    entries: &'a [Entry],
+/// Entries that have been named and split.
+struct Planned {
+    kinds: Vec<EntryKind>,
     names: Vec<String>,
     parts: Vec<Part>,
-    /// What each rank writes.
-    shares: Vec<Vec<Share>>,
+}
+
+impl Planned {
+    fn is_object(&self, share: Share) -> bool {
+        matches!(self.kinds[share.entry()], EntryKind::Bytes(_))
+    }
+
+    /// The box of its tensor that a share is.
+    fn region(&self, share: Share) -> &Region {
+        &self.parts[share.entry()].split.chunks[share.chunk()].region
+    }
+
+    /// The tensor that a share is.
+    fn chunk(&self, share: Share, tensor: &Tensor) -> Result<Tensor> {
+        tensor.region(&in_elements(tensor.dtype(), self.region(share)))
+    }
 }
 
 /// Lays out a checkpoint of these entries. Reads nothing of a tensor and opens nothing that is
@@ -95,6 +111,12 @@ pub fn plan(entries: &[Entry], options: &WriteOptions) -> Result<Plan> {
         return Err(Error::invalid(format!("items cannot be aligned to {} bytes", options.align))
             .hint("choose a power of two up to 32768; the default is 64"));
     }
+    if u32::try_from(entries.len()).is_err() {
+        return Err(Error::limit(format!(
+            "{} entries are more than can be laid out",
+            entries.len()
+        )));
+    }
     let names = entry::names(entries)?;
     let mut splitter = Splitter::new(&mesh);
     let mut parts = Vec::with_capacity(entries.len());
@@ -103,26 +125,28 @@ pub fn plan(entries: &[Entry], options: &WriteOptions) -> Result<Plan> {
         parts.push(part);
     }
     let shares = deal::deal(&parts, mesh.ranks());
-    let planned = Planned { entries, names, parts, shares };
+    let kinds: Vec<EntryKind> = entries.iter().map(|entry| entry.kind().clone()).collect();
+    let planned = Planned { kinds, names, parts };
     let mut notes = Vec::new();
-    let idle = planned.shares.iter().filter(|shares| shares.is_empty()).count();
+    let idle = shares.iter().filter(|shares| shares.is_empty()).count();
     if idle > 0 {
         notes.push(format!("{idle} of {} ranks hold nothing and get no file", mesh.ranks()));
     }
+    let chunks = planned.kinds.iter().zip(&planned.parts);
+    let chunks = chunks.filter(|(kind, _)| matches!(kind, EntryKind::Tensor(_)));
+    let chunks = chunks.map(|(_, part)| part.split.chunks.len()).sum();
     let files = match options.form {
         Form::TorchSave => {
-            let data = data::lay_out(&planned, options)?;
+            let planned = Arc::new(planned);
+            let data = data::lay_out(&planned, shares, options)?;
             let mut index = OutputFile::default();
-            index.push(Segment::Literal(metadata::pickle(&planned, &data)?))?;
-            let mut files = data.files;
+            index.push(Segment::Literal(metadata::pickle(entries, &planned, &data)?))?;
+            let mut files = data.into_files()?;
             files.push((".metadata".into(), index));
             files
         }
-        Form::Safetensors => safetensors::lay_out(&planned, options, &mut notes)?,
+        Form::Safetensors => safetensors::lay_out(&planned, &shares, options, &mut notes)?,
     };
-    let chunks = entries.iter().zip(&planned.parts);
-    let chunks = chunks.filter(|(e, _)| matches!(e.kind(), EntryKind::Tensor(_)));
-    let chunks = chunks.map(|(_, part)| part.split.chunks.len()).sum();
     let mut layout = Layout::directory();
     let mut sizes = Vec::with_capacity(files.len());
     for (name, file) in files {

@@ -6,11 +6,13 @@
 use ckptkit_core::{Error, OutputFile, Result};
 
 use super::Planned;
+use super::deal::Share;
 use super::options::WriteOptions;
 
 #[cfg(not(feature = "safetensors"))]
 pub(super) fn lay_out(
-    _: &Planned<'_>,
+    _: &Planned,
+    _: &[Vec<Share>],
     _: &WriteOptions,
     _: &mut Vec<String>,
 ) -> Result<Vec<(String, OutputFile)>> {
@@ -28,14 +30,13 @@ mod shards {
 
     use ckptkit_core::ResultExt;
 
-    use super::{Error, OutputFile, Planned, Result, WriteOptions};
-    use crate::write::data::chunk;
-    use crate::write::deal::Share;
+    use super::{Error, OutputFile, Planned, Result, Share, WriteOptions};
     use crate::write::entry::EntryKind;
 
     /// One file for each rank that holds something.
     pub(in crate::write) fn lay_out(
-        planned: &Planned<'_>,
+        planned: &Planned,
+        shares: &[Vec<Share>],
         options: &WriteOptions,
         notes: &mut Vec<String>,
     ) -> Result<Vec<(String, OutputFile)>> {
@@ -46,7 +47,7 @@ mod shards {
         let mut st_options = st_io::WriteOptions::new();
         st_options.align = options.align.max(8);
         let mut files = Vec::new();
-        for (rank, shares) in planned.shares.iter().enumerate() {
+        for (rank, shares) in shares.iter().enumerate() {
             if shares.is_empty() {
                 continue;
             }
@@ -58,7 +59,7 @@ mod shards {
     }
 
     fn shard(
-        planned: &Planned<'_>,
+        planned: &Planned,
         shares: &[Share],
         options: &st_io::WriteOptions,
         notes: &mut Vec<String>,
@@ -66,18 +67,18 @@ mod shards {
         let mut tensors = Vec::with_capacity(shares.len());
         let mut offsets = String::from("{");
         for &share in shares {
-            let name = &planned.names[share.entry];
-            let EntryKind::Tensor(tensor) = planned.entries[share.entry].kind() else {
+            let name = &planned.names[share.entry()];
+            let EntryKind::Tensor(tensor) = &planned.kinds[share.entry()] else {
                 return Err(Error::unsupported("safetensors shards hold tensors only")
                     .within(format_args!("entry {name}"))
                     .hint("leave the object out, or write the other form"));
             };
-            let part = chunk(planned, share, tensor).within(|| format!("entry {name}"))?;
+            let part = planned.chunk(share, tensor).within(|| format!("entry {name}"))?;
             tensors.push(part.renamed(name.as_str()));
             let comma = if offsets.len() > 1 { ", " } else { "" };
             let quoted = serde_json::Value::from(name.as_str());
-            let region = &planned.parts[share.entry].split.chunks[share.chunk].region;
-            let _ = write!(offsets, "{comma}{quoted}: {{\"saved_offsets\": {:?}}}", region.offsets);
+            let at = &planned.region(share).offsets;
+            let _ = write!(offsets, "{comma}{quoted}: {{\"saved_offsets\": {at:?}}}");
         }
         offsets.push('}');
         let metadata = BTreeMap::from([

@@ -4,7 +4,7 @@
 //! in torch 2.15, which the planner of a save asks.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use ckptkit_core::{Dtype, Error, Region, Result, Tensor};
 
@@ -94,7 +94,7 @@ pub(super) struct Held {
 /// Splits tensors; those of one shape are split once.
 pub(super) struct Splitter<'m> {
     mesh: &'m Mesh,
-    known: HashMap<(Vec<u64>, Vec<Placement>), Rc<Split>>,
+    known: HashMap<(Vec<u64>, Vec<Placement>), Arc<Split>>,
 }
 
 impl<'m> Splitter<'m> {
@@ -103,7 +103,7 @@ impl<'m> Splitter<'m> {
     }
 
     /// The boxes of an entry; an object is one that all ranks hold.
-    pub(super) fn split(&mut self, entry: &Entry) -> Result<Rc<Split>> {
+    pub(super) fn split(&mut self, entry: &Entry) -> Result<Arc<Split>> {
         let (shape, placements) = match (entry.kind(), entry.placements()) {
             (EntryKind::Tensor(tensor), given) => {
                 let shape = torch_shape(tensor);
@@ -123,10 +123,10 @@ impl<'m> Splitter<'m> {
         };
         let key = (shape, placements);
         if let Some(known) = self.known.get(&key) {
-            return Ok(Rc::clone(known));
+            return Ok(Arc::clone(known));
         }
-        let split = Rc::new(cut(self.mesh, &key.0, &key.1));
-        self.known.insert(key, Rc::clone(&split));
+        let split = Arc::new(cut(self.mesh, &key.0, &key.1));
+        self.known.insert(key, Arc::clone(&split));
         Ok(split)
     }
 }

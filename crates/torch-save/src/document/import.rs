@@ -1,20 +1,21 @@
 //! Objects of other files.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ckptkit_core::{Error, Result, ResultExt};
 
 use super::{Body, Document, Stored};
 use crate::container::{Container, Located};
 use crate::file::TorchFile;
-use crate::pickle::{Builder, Kind, NodeId, NodeRef};
+use crate::pickle::{Builder, Kind, NodeId, NodeMap, NodeRef};
 use crate::storage::{self, StorageRef};
 
 /// A file that objects were taken from, and what became of them.
 pub(super) struct Import {
     file: TorchFile,
     /// Where its nodes went.
-    nodes: HashMap<NodeId, NodeId>,
+    nodes: NodeMap,
     /// The nodes that refer to its storages.
     storages: HashMap<String, NodeId>,
     /// Persistent ids of parts of storages, as old streams have them: where the part starts, in
@@ -22,6 +23,8 @@ pub(super) struct Import {
     views: HashMap<NodeId, u64>,
     /// Where the archive's members lie, found together.
     located: Located,
+    /// Where its storages lived, mostly all in one place.
+    location: Arc<str>,
 }
 
 impl Document {
@@ -43,7 +46,7 @@ impl Document {
             }
         };
         let mut import = self.imports.swap_remove(at);
-        let Import { nodes, storages, views, located, .. } = &mut import;
+        let Import { nodes, storages, views, located, location, .. } = &mut import;
         let stored = &mut self.stored;
         let taken = self.builder.import(node, nodes, &mut |builder, node| {
             let Kind::PersId(id) = node.kind() else { return Ok(None) };
@@ -66,7 +69,10 @@ impl Document {
             let index = builder.uint(stored.len() as u64);
             let there = builder.persistent(index);
             storages.insert(wanted.key.clone().into_owned(), there);
-            stored.push(storage_of(file, wanted, located));
+            if **location != *wanted.location {
+                *location = (&*wanted.location).into();
+            }
+            stored.push(storage_of(file, &wanted, location, located));
             Ok(Some(there))
         });
         let patched = taken.inspect(|_| {
@@ -79,16 +85,17 @@ impl Document {
     /// Where a node of a file's graph went that this document was made from, or took objects from.
     #[must_use]
     pub fn imported(&self, file: &TorchFile, node: NodeId) -> Option<NodeId> {
-        self.imports.iter().find(|i| i.file.is(file))?.nodes.get(&node).copied()
+        self.imports.iter().find(|i| i.file.is(file))?.nodes.get(node)
     }
 
     fn start(&mut self, file: &TorchFile) -> Result<Import> {
         let mut import = Import {
             file: file.clone(),
-            nodes: HashMap::new(),
+            nodes: NodeMap::new(),
             storages: HashMap::new(),
             views: HashMap::new(),
             located: Located::default(),
+            location: "cpu".into(),
         };
         if file.container() == Container::TarEra {
             // Tensors are no calls there: each persistent id stands for a whole one.
@@ -107,7 +114,12 @@ impl Document {
     }
 }
 
-fn storage_of(file: &TorchFile, wanted: StorageRef<'_>, located: &mut Located) -> Stored {
+fn storage_of(
+    file: &TorchFile,
+    wanted: &StorageRef<'_>,
+    location: &Arc<str>,
+    located: &mut Located,
+) -> Stored {
     if let Some(stored) = file.opened().stored(&wanted.key) {
         return stored.clone();
     }
@@ -132,7 +144,7 @@ fn storage_of(file: &TorchFile, wanted: StorageRef<'_>, located: &mut Located) -
     let body = find()
         .within(|| format!("storage {}", wanted.key))
         .map_err(|e| e.in_file(file.section().name()));
-    let location = wanted.location.into_owned();
+    let location = Arc::clone(location);
     Stored { dtype: wanted.dtype, location, numel: wanted.numel, body }
 }
 
@@ -149,7 +161,7 @@ fn module_class(id: NodeRef<'_>) -> Option<crate::pickle::Global<'_>> {
 fn shift_views(
     builder: &mut Builder,
     root: NodeRef<'_>,
-    nodes: &HashMap<NodeId, NodeId>,
+    nodes: &NodeMap,
     views: &mut HashMap<NodeId, u64>,
 ) {
     if views.is_empty() {
@@ -157,8 +169,8 @@ fn shift_views(
     }
     for node in root.graph().nodes() {
         let Kind::Tuple(&[storage, offset, ..]) = node.kind() else { continue };
-        let (Some(&start), Some(offset), Some(&tuple)) =
-            (views.get(&storage), node.other(offset).as_u64(), nodes.get(&node.id()))
+        let (Some(&start), Some(offset), Some(tuple)) =
+            (views.get(&storage), node.other(offset).as_u64(), nodes.get(node.id()))
         else {
             continue;
         };

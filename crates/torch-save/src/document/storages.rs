@@ -122,7 +122,7 @@ impl Document {
             many => Body::Tensors(many.to_vec()),
         };
         self.unchanged = None;
-        let location = location.to_owned();
+        let location = location.into();
         Ok(self.store(Stored { dtype, location, numel, body: Ok(body) }))
     }
 }

@@ -9,6 +9,7 @@ use super::graph::{
     GlobalName, Graph, MutKind, MutRecord, NO_MUT, Node, NodeId, Repr, Span, narrow,
 };
 use super::node::NodeRef;
+use super::node_map::NodeMap;
 
 /// A graph in the making. Nodes are made bottom up and returned as ids; containers are filled
 /// afterwards, so that they may hold themselves. What is no longer reached from the root falls
@@ -293,14 +294,15 @@ impl Builder {
     pub fn import(
         &mut self,
         root: NodeRef<'_>,
-        done: &mut HashMap<NodeId, NodeId>,
+        done: &mut NodeMap,
         instead: &mut dyn FnMut(&mut Self, NodeRef<'_>) -> Result<Option<NodeId>>,
     ) -> Result<NodeId> {
         let mut pending = vec![root.id];
+        // Nodes of the source that are to be copied, in the order in which their places were made.
         let mut new = Vec::new();
         let source = root.graph;
         while let Some(id) = pending.pop() {
-            if done.contains_key(&id) {
+            if done.get(id).is_some() {
                 continue;
             }
             if let Some(other) = instead(self, source.node(id))? {
@@ -309,33 +311,29 @@ impl Builder {
             }
             let slot = self.add(Repr::None);
             done.insert(id, slot);
-            new.push((id, slot));
+            new.push(id);
             let before = pending.len();
             source.each_reference(id, &mut |child| pending.push(child));
             pending[before..].reverse();
         }
-        for (id, slot) in new {
-            self.copy_node(source, id, slot, done);
+        let there = |id: NodeId| done.get(id).unwrap_or(NodeId(0));
+        for id in new {
+            self.copy_node(source, id, &there);
         }
-        Ok(done[&root.id])
+        Ok(there(root.id))
     }
 
-    fn copy_node(
-        &mut self,
-        source: &Graph,
-        id: NodeId,
-        slot: NodeId,
-        done: &HashMap<NodeId, NodeId>,
-    ) {
-        let to = |id: u32| done[&NodeId(id)].0;
+    fn copy_node(&mut self, source: &Graph, id: NodeId, there: &impl Fn(NodeId) -> NodeId) {
+        let to = |id: u32| there(NodeId(id)).0;
+        let slot = there(id);
         let node = source.nodes[id.0 as usize];
         let repr = match node.repr {
             Repr::BigInt(s) => Repr::BigInt(self.bytes_of(source.slice(s))),
             Repr::Str(s) => Repr::Str(self.bytes_of(source.slice(s))),
             Repr::Bytes(s) => Repr::Bytes(self.bytes_of(source.slice(s))),
             Repr::ByteArray(s) => Repr::ByteArray(self.bytes_of(source.slice(s))),
-            Repr::Tuple(s) => Repr::Tuple(self.mapped(source, s, done)),
-            Repr::FrozenSet(s) => Repr::FrozenSet(self.mapped(source, s, done)),
+            Repr::Tuple(s) => Repr::Tuple(self.mapped(source, s, there)),
+            Repr::FrozenSet(s) => Repr::FrozenSet(self.mapped(source, s, there)),
             Repr::Global(index) => {
                 let (module, name) = source.spelled(index);
                 let same = self.global(module, name);
@@ -345,7 +343,7 @@ impl Builder {
             Repr::NewObj(c, a) => Repr::NewObj(to(c), to(a)),
             Repr::NewObjEx(c, arguments) => {
                 let span = Span { start: arguments, len: 2 };
-                Repr::NewObjEx(to(c), self.mapped(source, span, done).start)
+                Repr::NewObjEx(to(c), self.mapped(source, span, there).start)
             }
             Repr::PersId(i) => Repr::PersId(to(i)),
             atom @ (Repr::None
@@ -361,15 +359,14 @@ impl Builder {
             let span = Span { start: record.start, len: record.len };
             let start = match record.kind {
                 MutKind::Build => to(record.start),
-                _ => self.mapped(source, span, done).start,
+                _ => self.mapped(source, span, there).start,
             };
             self.link(slot, MutRecord { start, ..record });
         }
     }
 
-    fn mapped(&mut self, source: &Graph, span: Span, done: &HashMap<NodeId, NodeId>) -> Span {
-        let ids: Vec<NodeId> = source.ids(span.start, span.len).iter().map(|i| done[i]).collect();
-        self.edges(&ids)
+    fn mapped(&mut self, source: &Graph, span: Span, there: &impl Fn(NodeId) -> NodeId) -> Span {
+        self.edges_of(source.ids(span.start, span.len).iter().map(|id| there(*id)))
     }
 
     fn add(&mut self, repr: Repr) -> NodeId {

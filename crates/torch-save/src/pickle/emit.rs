@@ -11,6 +11,7 @@ use ckptkit_core::{Error, Result};
 
 use super::graph::{Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, narrow};
 use super::node::NodeRef;
+use super::opcodes::{Opcodes, length};
 
 /// Items that are set or appended at once, as CPython does.
 const BATCH: usize = 1000;
@@ -49,17 +50,16 @@ pub(crate) fn emit<'g>(
     let mut emitter = Emitter {
         graph,
         spell,
-        out: vec![0x80, 2],
+        out: Opcodes::new(),
         references: count_references(graph, root),
         memo: vec![ABSENT; graph.nodes.len()],
         entered: vec![0; graph.nodes.len()],
         words: HashMap::new(),
-        next: 0,
         tasks: vec![Task::Visit(root.0)],
     };
     emitter.run()?;
     emitter.out.push(b'.');
-    Ok(emitter.out)
+    Ok(emitter.out.out)
 }
 
 /// How often what the root reaches is referred to. Where an object that cannot change holds itself
@@ -112,14 +112,13 @@ enum Task {
 struct Emitter<'s, 'e, 'g> {
     graph: &'g Graph,
     spell: &'e mut Spell<'s, 'g>,
-    out: Vec<u8>,
+    out: Opcodes,
     references: Vec<u32>,
     memo: Vec<u32>,
     /// How often a node was begun that is not complete.
     entered: Vec<u8>,
     /// Memo entries of text and names that no node stands for.
     words: HashMap<Vec<u8>, u32>,
-    next: u32,
     tasks: Vec<Task>,
 }
 
@@ -140,7 +139,7 @@ impl Emitter<'_, '_, '_> {
     fn visit(&mut self, id: u32) -> Result<()> {
         let at = id as usize;
         if self.memo[at] != ABSENT {
-            self.get(self.memo[at]);
+            self.out.get(self.memo[at]);
             return Ok(());
         }
         let node = self.graph.nodes[at];
@@ -149,16 +148,12 @@ impl Emitter<'_, '_, '_> {
         }
         match node.repr {
             Repr::None => self.out.push(b'N'),
-            Repr::Bool(b) => self.out.push(if b { 0x88 } else { 0x89 }),
-            Repr::Int(i) => self.int(i.as_int()),
-            Repr::BigInt(s) => self.big_int(self.graph.slice(s))?,
-            Repr::Float(f) => {
-                let f = f.as_float();
-                self.out.push(b'G');
-                self.out.extend_from_slice(&f.to_be_bytes());
-            }
+            Repr::Bool(b) => self.out.bool(b),
+            Repr::Int(i) => self.out.int(i.as_int()),
+            Repr::BigInt(s) => self.out.big_int(self.graph.slice(s))?,
+            Repr::Float(f) => self.out.float(f.as_float()),
             Repr::Str(s) => {
-                self.text(self.graph.slice(s))?;
+                self.out.text(self.graph.slice(s))?;
                 self.memoize(id);
             }
             Repr::Bytes(s) => {
@@ -168,7 +163,7 @@ impl Emitter<'_, '_, '_> {
             Repr::ByteArray(s) => {
                 self.word(b"c__builtin__\nbytearray\n");
                 self.bytes(self.graph.slice(s))?;
-                self.out.extend_from_slice(b"\x85R");
+                self.out.extend(b"\x85R");
                 self.memoize(id);
             }
             Repr::Global(index) => {
@@ -262,8 +257,8 @@ impl Emitter<'_, '_, '_> {
                 Repr::NewObjEx(..) => b"0000",
                 _ => b"00",
             };
-            self.out.extend_from_slice(parts);
-            self.get(self.memo[at]);
+            self.out.extend(parts);
+            self.out.get(self.memo[at]);
             return;
         }
         let ops: &[u8] = match node.repr {
@@ -279,7 +274,7 @@ impl Emitter<'_, '_, '_> {
             Repr::NewObjEx(..) => b"\x87R",
             _ => b"R",
         };
-        self.out.extend_from_slice(ops);
+        self.out.extend(ops);
         if !matches!(node.repr, Repr::Tuple(Span { len: 0, .. })) {
             self.memoize(id);
         }
@@ -370,10 +365,10 @@ impl Emitter<'_, '_, '_> {
                 self.word_text(b"storage")?;
                 let (module, name) = storage.class;
                 self.word(format!("c{module}\n{name}\n").as_bytes());
-                self.text(storage.key.as_bytes())?;
+                self.out.text(storage.key.as_bytes())?;
                 self.word_text(storage.location.as_bytes())?;
-                self.uint(storage.numel)?;
-                self.out.extend_from_slice(b"tQ");
+                self.out.uint(storage.numel);
+                self.out.extend(b"tQ");
             }
         }
         Ok(())
@@ -383,8 +378,8 @@ impl Emitter<'_, '_, '_> {
         let (module, name) = self.graph.spelled(index);
         let module = if module == "builtins" { "__builtin__" } else { module };
         if module.contains('\n') || name.contains('\n') {
-            self.text(module.as_bytes())?;
-            self.text(name.as_bytes())?;
+            self.out.text(module.as_bytes())?;
+            self.out.text(name.as_bytes())?;
             self.out.push(0x93);
             return Ok(());
         }
@@ -395,10 +390,10 @@ impl Emitter<'_, '_, '_> {
         for _ in &inner {
             self.word(b"c__builtin__\ngetattr\n");
         }
-        self.out.extend_from_slice(format!("c{module}\n{first}\n").as_bytes());
+        self.out.extend(format!("c{module}\n{first}\n").as_bytes());
         for part in inner {
-            self.text(part.as_bytes())?;
-            self.out.extend_from_slice(b"\x86R");
+            self.out.text(part.as_bytes())?;
+            self.out.extend(b"\x86R");
         }
         Ok(())
     }
@@ -406,10 +401,10 @@ impl Emitter<'_, '_, '_> {
     /// A name that is written again and again.
     fn word(&mut self, spelled: &[u8]) {
         if let Some(&memo) = self.words.get(spelled) {
-            return self.get(memo);
+            return self.out.get(memo);
         }
-        self.out.extend_from_slice(spelled);
-        let memo = self.put();
+        self.out.extend(spelled);
+        let memo = self.out.put();
         self.words.insert(spelled.to_vec(), memo);
     }
 
@@ -419,100 +414,24 @@ impl Emitter<'_, '_, '_> {
         Ok(())
     }
 
-    fn text(&mut self, text: &[u8]) -> Result<()> {
-        self.out.push(b'X');
-        self.out.extend_from_slice(&length(text)?);
-        self.out.extend_from_slice(text);
-        Ok(())
-    }
-
     /// `_codecs.encode(text, 'latin1')`, where each character of the text is a byte.
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             self.word(b"c__builtin__\nbytes\n");
-            self.out.extend_from_slice(b")R");
+            self.out.extend(b")R");
             return Ok(());
         }
         self.word(b"c_codecs\nencode\n");
         let text: String = bytes.iter().map(|&b| char::from(b)).collect();
-        self.text(text.as_bytes())?;
+        self.out.text(text.as_bytes())?;
         self.word_text(b"latin1")?;
-        self.out.extend_from_slice(b"\x86R");
-        Ok(())
-    }
-
-    fn int(&mut self, value: i64) {
-        if let Ok(v) = u8::try_from(value) {
-            self.out.extend_from_slice(&[b'K', v]);
-        } else if let Ok(v) = u16::try_from(value) {
-            self.out.push(b'M');
-            self.out.extend_from_slice(&v.to_le_bytes());
-        } else if let Ok(v) = i32::try_from(value) {
-            self.out.push(b'J');
-            self.out.extend_from_slice(&v.to_le_bytes());
-        } else {
-            let bytes = value.to_le_bytes();
-            let len = super::bigint::significant(&bytes);
-            self.out.extend_from_slice(&[0x8a, u8::try_from(len).unwrap_or(8)]);
-            self.out.extend_from_slice(&bytes[..len]);
-        }
-    }
-
-    fn uint(&mut self, value: u64) -> Result<()> {
-        match i64::try_from(value) {
-            Ok(value) => self.int(value),
-            Err(_) => self.big_int(&[&value.to_le_bytes()[..], &[0]].concat())?,
-        }
-        Ok(())
-    }
-
-    fn big_int(&mut self, bytes: &[u8]) -> Result<()> {
-        match u8::try_from(bytes.len()) {
-            Ok(len) => self.out.extend_from_slice(&[0x8a, len]),
-            Err(_) => {
-                let len = i32::try_from(bytes.len()).ok().filter(|l| *l >= 0);
-                let len = len.ok_or_else(|| Error::limit("an integer of more than 2 GiB"))?;
-                self.out.push(0x8b);
-                self.out.extend_from_slice(&len.to_le_bytes());
-            }
-        }
-        self.out.extend_from_slice(bytes);
+        self.out.extend(b"\x86R");
         Ok(())
     }
 
     fn memoize(&mut self, id: u32) {
         if self.references[id as usize] > 1 {
-            self.memo[id as usize] = self.put();
+            self.memo[id as usize] = self.out.put();
         }
     }
-
-    fn put(&mut self) -> u32 {
-        let memo = self.next;
-        self.next += 1;
-        match u8::try_from(memo) {
-            Ok(index) => self.out.extend_from_slice(&[b'q', index]),
-            Err(_) => {
-                self.out.push(b'r');
-                self.out.extend_from_slice(&memo.to_le_bytes());
-            }
-        }
-        memo
-    }
-
-    fn get(&mut self, memo: u32) {
-        match u8::try_from(memo) {
-            Ok(index) => self.out.extend_from_slice(&[b'h', index]),
-            Err(_) => {
-                self.out.push(b'j');
-                self.out.extend_from_slice(&memo.to_le_bytes());
-            }
-        }
-    }
-}
-
-fn length(text: &[u8]) -> Result<[u8; 4]> {
-    let len = u32::try_from(text.len()).map_err(|_| {
-        Error::limit(format!("text of {} bytes does not fit protocol 2", text.len()))
-    })?;
-    Ok(len.to_le_bytes())
 }

@@ -7,6 +7,9 @@ mod emit;
 mod graph;
 mod machine;
 mod node;
+mod node_map;
+mod opcodes;
+mod pickler;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -17,3 +20,5 @@ pub use build::Builder;
 pub(crate) use emit::{StorageId, emit};
 pub use graph::{Global, Graph, Kind, Mut, NodeId};
 pub use node::NodeRef;
+pub use node_map::NodeMap;
+pub use pickler::{Memo, Pickler};

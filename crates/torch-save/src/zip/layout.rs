@@ -24,6 +24,11 @@ pub(crate) struct NewMember {
 }
 
 impl NewMember {
+    /// A storage under its key.
+    pub(crate) fn storage(key: &str, body: OutputFile, crc: Option<u32>) -> Self {
+        Self { name: format!("data/{key}"), body, crc }
+    }
+
     /// A member that is at hand.
     pub(crate) fn bytes(name: &str, bytes: impl Into<Vec<u8>>) -> Result<Self> {
         let bytes = bytes.into();
@@ -49,7 +54,7 @@ struct Written {
 /// Lays out an archive; members lie in the order given, each at a multiple of `align` bytes.
 pub(crate) fn layout(
     root: &str,
-    members: impl IntoIterator<Item = NewMember>,
+    members: impl IntoIterator<Item = Result<NewMember>>,
     align: u64,
 ) -> Result<OutputFile> {
     if !align.is_power_of_two() || align > 32 << 10 {
@@ -59,6 +64,7 @@ pub(crate) fn layout(
     let mut file = OutputFile::default();
     let mut written = Vec::new();
     for member in members {
+        let member = member?;
         let name = format!("{root}/{}", member.name).into_bytes();
         let (header, size) = (file.len(), member.body.len());
         file.push(Segment::Literal(local_header(&name, size, header, align)?))?;
@@ -256,7 +262,7 @@ mod tests {
                     body.push(Segment::Section(m.section().unwrap())).unwrap();
                     // Torch without checksums writes zeros, which are no one's checksum.
                     let crc = m.crc().or(Some(0)).filter(|_| known || m.crc().is_none());
-                    NewMember { name: m.name().to_owned(), body, crc }
+                    Ok(NewMember { name: m.name().to_owned(), body, crc })
                 });
                 let file = layout(archive.root(), members, align).unwrap();
                 let to = dir.path().join("out");
@@ -288,7 +294,7 @@ mod tests {
                     let mut body = OutputFile::default();
                     let len = size.parse().unwrap();
                     body.push(Segment::Fill { byte: 0, len }).unwrap();
-                    members.push(NewMember { name: name.to_owned(), body, crc: Some(0) });
+                    members.push(Ok(NewMember { name: name.to_owned(), body, crc: Some(0) }));
                 }
                 ["at", offset, hex] => {
                     let bytes = (0..hex.len())
