@@ -148,6 +148,9 @@ impl Job<'_> {
         nodes: &[(String, NodeId)],
     ) -> Result<HashMap<String, Tensor>> {
         let cast = self.cast_weights()?;
+        if cast.is_empty() {
+            return Ok(cast);
+        }
         let known: HashSet<&String> = nodes.iter().map(|(name, _)| name).collect();
         if let Some(name) = cast.keys().find(|name| !known.contains(name)) {
             return Err(Error::unsupported(format!(
@@ -166,9 +169,6 @@ fn replace(
     nodes: &[(String, NodeId)],
     tensors: &HashMap<String, Tensor>,
 ) -> Result<()> {
-    if tensors.is_empty() {
-        return Ok(());
-    }
     let mut places: Vec<(NodeId, Tensor)> = Vec::new();
     let mut seen = HashSet::new();
     for (name, node) in nodes {

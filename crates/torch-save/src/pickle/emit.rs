@@ -12,6 +12,7 @@ use ckptkit_core::{Error, Result};
 use super::graph::{Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, narrow};
 use super::node::NodeRef;
 use super::opcodes::{Opcodes, length};
+use super::paged::Paged;
 
 /// Items that are set or appended at once, as CPython does.
 const BATCH: usize = 1000;
@@ -51,9 +52,7 @@ pub(crate) fn emit<'g>(
         graph,
         spell,
         out: Opcodes::new(),
-        references: count_references(graph, root),
-        memo: vec![ABSENT; graph.nodes.len()],
-        entered: vec![0; graph.nodes.len()],
+        states: count_references(graph, root),
         words: HashMap::new(),
         tasks: vec![Task::Visit(root.0)],
     };
@@ -65,32 +64,45 @@ pub(crate) fn emit<'g>(
 /// How often what the root reaches is referred to. Where an object that cannot change holds itself
 /// by way of one that can, it is begun twice, and whatever lies on the way is met again: then
 /// everything counts as referred to often.
-fn count_references(graph: &Graph, root: NodeId) -> Vec<u32> {
-    let mut counts = vec![0_u32; graph.nodes.len()];
-    let mut open = vec![false; graph.nodes.len()];
+fn count_references(graph: &Graph, root: NodeId) -> Paged<State> {
+    let mut states = Paged::new(State { references: 0, memo: ABSENT, entered: 0, open: false });
     let mut knotted = false;
     // A node, and whether its references have been followed.
     let mut pending = vec![(root, false)];
     while let Some((id, done)) = pending.pop() {
-        let at = id.0 as usize;
+        let state = states.get_mut(id.index());
         if done {
-            open[at] = false;
+            state.open = false;
             continue;
         }
-        counts[at] = counts[at].saturating_add(1);
-        if counts[at] == 1 {
-            open[at] = true;
+        state.references = state.references.saturating_add(1);
+        if state.references == 1 {
+            state.open = true;
             pending.push((id, true));
             graph.each_reference(id, &mut |child| pending.push((child, false)));
-        } else {
-            knotted |=
-                open[at] && !matches!(graph.nodes[at].repr, Repr::List | Repr::Dict | Repr::Set);
+        } else if state.open {
+            let repr = graph.nodes[id.index()].repr;
+            knotted |= !matches!(repr, Repr::List | Repr::Dict | Repr::Set);
         }
     }
     if knotted {
-        counts.iter_mut().filter(|c| **c > 0).for_each(|c| *c = c.saturating_add(1));
+        for state in states.iter_mut().filter(|state| state.references > 0) {
+            state.references = state.references.saturating_add(1);
+        }
     }
-    counts
+    states
+}
+
+/// What is known of a node while a pickle is written.
+#[derive(Clone, Copy)]
+struct State {
+    references: u32,
+    /// Where it stands in the memo.
+    memo: u32,
+    /// How often it was begun and is not complete.
+    entered: u8,
+    /// While references are counted: whether what it refers to is being followed.
+    open: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -113,10 +125,8 @@ struct Emitter<'s, 'e, 'g> {
     graph: &'g Graph,
     spell: &'e mut Spell<'s, 'g>,
     out: Opcodes,
-    references: Vec<u32>,
-    memo: Vec<u32>,
-    /// How often a node was begun that is not complete.
-    entered: Vec<u8>,
+    /// Of what the root reaches.
+    states: Paged<State>,
     /// Memo entries of text and names that no node stands for.
     words: HashMap<Vec<u8>, u32>,
     tasks: Vec<Task>,
@@ -138,8 +148,9 @@ impl Emitter<'_, '_, '_> {
 
     fn visit(&mut self, id: u32) -> Result<()> {
         let at = id as usize;
-        if self.memo[at] != ABSENT {
-            self.out.get(self.memo[at]);
+        let memo = self.states.get(at).memo;
+        if memo != ABSENT {
+            self.out.get(memo);
             return Ok(());
         }
         let node = self.graph.nodes[at];
@@ -203,7 +214,7 @@ impl Emitter<'_, '_, '_> {
 
     /// Starts a node whose parts come first.
     fn begin(&mut self, id: u32, repr: Repr) -> Result<()> {
-        let entered = &mut self.entered[id as usize];
+        let entered = &mut self.states.get_mut(id as usize).entered;
         // A part that is filled with the whole begins it again, once: by then the part is there.
         if *entered == 2 {
             return Err(Error::invalid("an object that cannot change is a part of itself"));
@@ -248,8 +259,10 @@ impl Emitter<'_, '_, '_> {
     fn construct(&mut self, id: u32) {
         let at = id as usize;
         let node = self.graph.nodes[at];
-        self.entered[at] -= 1;
-        if self.memo[at] != ABSENT {
+        let state = self.states.get_mut(at);
+        state.entered -= 1;
+        let memo = state.memo;
+        if memo != ABSENT {
             // One of its parts made it already.
             let parts: &[u8] = match node.repr {
                 Repr::Tuple(span) if span.len > 3 => b"1",
@@ -258,7 +271,7 @@ impl Emitter<'_, '_, '_> {
                 _ => b"00",
             };
             self.out.extend(parts);
-            self.out.get(self.memo[at]);
+            self.out.get(memo);
             return;
         }
         let ops: &[u8] = match node.repr {
@@ -430,8 +443,9 @@ impl Emitter<'_, '_, '_> {
     }
 
     fn memoize(&mut self, id: u32) {
-        if self.references[id as usize] > 1 {
-            self.memo[id as usize] = self.out.put();
+        let state = self.states.get_mut(id as usize);
+        if state.references > 1 {
+            state.memo = self.out.put();
         }
     }
 }

@@ -9,6 +9,7 @@ mod machine;
 mod node;
 mod node_map;
 mod opcodes;
+mod paged;
 mod pickler;
 #[cfg(test)]
 mod tests;

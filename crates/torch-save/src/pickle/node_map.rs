@@ -1,40 +1,37 @@
 //! Where nodes went.
 
 use super::graph::NodeId;
+use super::paged::Paged;
 
-/// Entries that are kept together.
-const PAGE: usize = 1024;
 const ABSENT: u32 = u32::MAX;
 
 /// A map from the nodes of one graph to those of another. A graph that goes over whole costs four
 /// bytes a node, a few nodes of a large one cost little.
-#[derive(Clone, Debug, Default)]
-pub struct NodeMap {
-    pages: Vec<Option<Box<[u32; PAGE]>>>,
+#[derive(Clone, Debug)]
+pub struct NodeMap(Paged<u32>);
+
+impl Default for NodeMap {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl NodeMap {
     /// An empty one.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(Paged::new(ABSENT))
     }
 
     /// Where a node went.
     #[must_use]
     pub fn get(&self, from: NodeId) -> Option<NodeId> {
-        let page = self.pages.get(from.index() / PAGE)?.as_ref()?;
-        Some(page[from.index() % PAGE]).filter(|to| *to != ABSENT).map(NodeId)
+        Some(self.0.get(from.index())).filter(|to| *to != ABSENT).map(NodeId)
     }
 
     /// Says where a node went, in place of what was said before.
     pub fn insert(&mut self, from: NodeId, to: NodeId) {
-        let at = from.index() / PAGE;
-        if self.pages.len() <= at {
-            self.pages.resize(at + 1, None);
-        }
-        let page = self.pages[at].get_or_insert_with(|| Box::new([ABSENT; PAGE]));
-        page[from.index() % PAGE] = to.0;
+        *self.0.get_mut(from.index()) = to.0;
     }
 }
 
@@ -54,6 +51,6 @@ mod tests {
             map.insert(NodeId(i), NodeId(i + 1));
         }
         map.insert(NodeId(3), NodeId(0));
-        assert_eq!([2, 3].map(|i| map.get(NodeId(i))), [3, 0].map(|i| Some(NodeId(i))));
+        assert_eq!([2, 3, 2999].map(|i| map.get(NodeId(i))), [3, 0, 3000].map(|i| Some(NodeId(i))));
     }
 }
