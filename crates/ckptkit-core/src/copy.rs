@@ -182,13 +182,13 @@ impl<'a> Engine<'a> {
         for (index, target) in self.targets.iter().enumerate() {
             let plain = |w: &Waiting| w.file == index && !w.made;
             let of_file = std::iter::from_fn(|| parts.next_if(plain).map(|w| w.part));
-            checksum::put(target, (target.output, 0, false), of_file)?;
+            checksum::put(target, &target.output.plain(0..target.output.len()), of_file)?;
             while let Some(next) = parts.peek().filter(|w| w.file == index) {
                 let stretch = target.output.stretch(next.part.start..next.part.start + 1)?;
                 let end = stretch.base + stretch.file.len();
                 let within = |w: &Waiting| w.file == index && w.part.start < end;
                 let of_part = std::iter::from_fn(|| parts.next_if(within).map(|w| w.part));
-                checksum::put(target, (&stretch.file, stretch.base, true), of_part)?;
+                checksum::put(target, &stretch, of_part)?;
             }
         }
         Ok(())

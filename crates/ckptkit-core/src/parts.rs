@@ -108,18 +108,22 @@ impl Stretch<'_> {
 }
 
 impl OutputFile {
+    /// These bytes, in the file as it is: what is laid out later stays so.
+    pub(crate) fn plain(&self, range: Range<u64>) -> Stretch<'_> {
+        Stretch { file: Cow::Borrowed(self), base: 0, range }
+    }
+
     /// The bytes from the start of `range`, as far as they are parts or none of them is; of parts,
     /// all that meet the range.
     pub(crate) fn stretch(&self, range: Range<u64>) -> Result<Stretch<'_>> {
-        let plain = |range| Stretch { file: Cow::Borrowed(self), base: 0, range };
         if self.parts_end() <= range.start {
-            return Ok(plain(range));
+            return Ok(self.plain(range));
         }
         let segments = &self.segments()[self.segment_at(range.start)..];
         let Some((from, Segment::Parts(parts))) = segments.first() else {
             let next = segments.iter().find(|(_, s)| matches!(s, Segment::Parts(_)));
             let end = next.map_or(range.end, |(start, _)| range.end.min(*start));
-            return Ok(plain(range.start..end));
+            return Ok(self.plain(range.start..end));
         };
         let end = range.end.min(from + parts.total_bytes());
         let (start, mut file) = part_at(&**parts, range.start - from)?;

@@ -6,7 +6,6 @@ use crc32fast::Hasher;
 
 use super::target::Target;
 use crate::error::{Error, Result};
-use crate::layout::OutputFile;
 use crate::parts::Stretch;
 
 /// The checksum of what lies in one piece of the output.
@@ -104,30 +103,36 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Combines parts of the checksums of `file`, given in order, and writes each to its places; the
-/// file starts at `base` of the target. Unless some were put before, none may be missing.
+/// Combines parts of checksums, given in order, and writes each to its places in the stretch's file.
+/// What was laid out while it was written may have had some put in before; of anything else none
+/// may be missing.
 pub(super) fn put(
     target: &Target<'_>,
-    (file, base, some): (&OutputFile, u64, bool),
+    stretch: &Stretch<'_>,
     parts: impl Iterator<Item = Part>,
 ) -> Result<()> {
+    let (file, base) = (&stretch.file, stretch.base);
+    let incomplete = |start, end| {
+        Error::invalid(format!("the checksum of bytes {start} to {end} was not completed"))
+    };
     let mut parts = parts.peekable();
     let mut done = Vec::with_capacity(file.sums().len());
     for sum in file.sums() {
         let mut whole = Hasher::new();
-        let (mut at, end) = (base + sum.start, base + sum.end);
+        let (start, end) = (base + sum.start, base + sum.end);
+        let mut at = start;
         while let Some(part) = parts.next_if(|p| p.start == at && at < end) {
             whole.combine(&part.hasher);
             at += part.len;
         }
-        let missing = at == base + sum.start && at < end;
-        if at != end && !(some && missing) {
-            return Err(Error::invalid(format!(
-                "the checksum of bytes {} to {end} was not completed",
-                base + sum.start
-            )));
+        let put_before = stretch.is_made() && at == start;
+        if at != end && !put_before {
+            return Err(incomplete(start, end));
         }
-        done.push((!missing).then(|| whole.finalize()));
+        done.push((at == end).then(|| whole.finalize()));
+    }
+    if let Some(part) = parts.next() {
+        return Err(incomplete(part.start, part.start + part.len));
     }
     for (at, index) in file.places(0..file.len()) {
         let Some(sum) = done[index] else { continue };
