@@ -13,7 +13,7 @@ use crate::pickle::{Graph, Kind, NodeRef};
 use crate::rebuild::{self, Form, Spec, TensorKind};
 use crate::storage::StorageRef;
 use crate::tar_era::{self, TarEra};
-use crate::zip::{Archive, Member};
+use crate::zip::{self, Archive};
 
 /// The containers that torch.save and its relatives have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,7 +81,40 @@ enum Store {
 /// Where the storages of an object lie that were found together: by the number of the archive's
 /// member, until someone takes them.
 #[derive(Default)]
-pub(crate) struct Located(Vec<Option<Result<Section>>>);
+pub(crate) struct Located {
+    sections: Vec<Option<Result<Section>>>,
+    /// The members by the numbers that torch names storages with, plus one.
+    by_key: Vec<u32>,
+}
+
+impl Located {
+    /// More than the highest number of a member in it.
+    pub(crate) fn len(&self) -> usize {
+        self.sections.len()
+    }
+
+    pub(crate) fn take(&mut self, member: usize) -> Option<Result<Section>> {
+        self.sections.get_mut(member).and_then(Option::take)
+    }
+
+    /// The member that is named with a number, as it is spelled.
+    fn numbered(&self, key: &str) -> Option<usize> {
+        let member = *self.by_key.get(decimal(key)?)?;
+        usize::try_from(member).ok()?.checked_sub(1)
+    }
+}
+
+/// The number that a key is, if it would be written so.
+fn decimal(key: &str) -> Option<usize> {
+    /// More digits are no position in a list of members.
+    const MAX_DIGITS: usize = 9;
+    if key.is_empty() || key.len() > MAX_DIGITS || key.len() > 1 && key.starts_with('0') {
+        return None;
+    }
+    key.bytes().try_fold(0, |n, digit| {
+        digit.is_ascii_digit().then(|| 10 * n + usize::from(digit - b'0'))
+    })
+}
 
 /// An opened container. There is always an object; a torch.export archive's is `None`.
 pub(crate) struct Opened {
@@ -339,14 +372,36 @@ impl Opened {
     pub(crate) fn locate(&self, part: usize) -> Located {
         let Store::Zip(archive) = &self.store else { return Located::default() };
         let folder = self.folder(part);
-        let inside = |m: &Member<'_>| {
-            m.name().split_once('/').is_some_and(|(found, _)| found.eq_ignore_ascii_case(folder))
-        };
-        let members: Vec<_> = archive.members().filter(inside).collect();
-        let mut located = Vec::new();
-        located.resize_with(members.last().map_or(0, |m| m.number() + 1), || None);
-        archive.sections(&members, |member, section| located[member.number()] = Some(section));
-        Located(located)
+        let mut located = Located::default();
+        let mut members = Vec::new();
+        for member in archive.members() {
+            let Some(key) = zip::below(member.name(), folder) else { continue };
+            members.push(member);
+            // torch counts its storages, so that no number is above that of the members.
+            if let Some(n) = decimal(key).filter(|n| *n < archive.len()) {
+                if located.by_key.len() <= n {
+                    located.by_key.resize(n + 1, 0);
+                }
+                located.by_key[n] = u32::try_from(member.number() + 1).unwrap_or(0);
+            }
+        }
+        let most = members.last().map_or(0, |m| m.number() + 1);
+        located.sections.resize_with(most, || None);
+        archive.sections(&members, |member, section| {
+            located.sections[member.number()] = Some(section);
+        });
+        located
+    }
+
+    /// The number of the archive's member that a storage of object `part` is, where its name is the
+    /// key as it is spelled.
+    pub(crate) fn member(&self, part: usize, key: &str, located: &Located) -> Option<usize> {
+        let Store::Zip(archive) = &self.store else { return None };
+        if let Some(member) = located.numbered(key) {
+            return Some(member);
+        }
+        let member = archive.get_in(self.folder(part), key)?;
+        member.name().ends_with(key).then(|| member.number())
     }
 
     fn folder(&self, part: usize) -> &'static str {
@@ -360,10 +415,9 @@ impl Opened {
             Store::Memory(storages) => storages.get(key).map(Stored::section),
             Store::TarEra(tar) => tar.storages.get(key).map(|s| Ok(s.bytes.clone())),
             Store::Legacy(legacy) => legacy.storages.get(key).map(|s| Ok(s.clone())),
-            Store::Zip(archive) => archive.get_in(self.folder(part), key).map(|m| {
-                let located = located.0.get_mut(m.number()).and_then(Option::take);
-                located.unwrap_or_else(|| m.section())
-            }),
+            Store::Zip(archive) => archive
+                .get_in(self.folder(part), key)
+                .map(|m| located.take(m.number()).unwrap_or_else(|| m.section())),
         };
         found.unwrap_or_else(|| {
             Err(Error::malformed("its bytes are not in the file")

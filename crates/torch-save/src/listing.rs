@@ -49,6 +49,8 @@ impl Listing {
             given.map_or_else(|| joined(path, &mut scratch), Arc::clone)
         };
         let mut placer = Placer::new(opened);
+        // Most storages are one tensor's.
+        out.entries.reserve(placer.storages());
         for (part, object) in opened.objects.iter().enumerate() {
             let base = out.entries.len();
             // Positions of the walk that did not become entries.

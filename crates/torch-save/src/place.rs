@@ -28,9 +28,7 @@ pub(crate) struct Placed {
 /// Finds storages in the container, each once.
 pub(crate) struct Placer<'a> {
     opened: &'a Opened,
-    located: Vec<Located>,
-    /// Positions in `found`, for every object by key.
-    known: Vec<HashMap<Cow<'a, str>, u32>>,
+    parts: Vec<Part<'a>>,
     /// The storages in order of first reference.
     found: Vec<Result<Section>>,
     /// The last one: most tensors of a file come from one place.
@@ -39,18 +37,42 @@ pub(crate) struct Placer<'a> {
     noted_endian: bool,
 }
 
+/// The storages of one of the container's objects, as positions in [`Placer::found`].
+struct Part<'a> {
+    located: Located,
+    /// Of those that are members of an archive by the member's number, [`NOT_FOUND`] at first.
+    members: Vec<u32>,
+    /// Of the others by their keys.
+    others: HashMap<Cow<'a, str>, u32>,
+}
+
+const NOT_FOUND: u32 = u32::MAX;
+
+impl Part<'_> {
+    fn new(located: Located) -> Self {
+        Self { members: vec![NOT_FOUND; located.len()], located, others: HashMap::default() }
+    }
+}
+
 impl<'a> Placer<'a> {
     pub(crate) fn new(opened: &'a Opened) -> Self {
-        let parts = opened.objects.len();
-        Self {
+        let parts = 0..opened.objects.len();
+        let parts: Vec<_> = parts.map(|part| Part::new(opened.locate(part))).collect();
+        let mut placer = Self {
             opened,
-            located: (0..parts).map(|part| opened.locate(part)).collect(),
-            known: vec![HashMap::default(); parts],
             found: Vec::new(),
+            parts,
             location: META.into(),
             notes: Vec::new(),
             noted_endian: false,
-        }
+        };
+        placer.found.reserve(placer.storages());
+        placer
+    }
+
+    /// How many storages the container has, as far as that is known before they are asked for.
+    pub(crate) fn storages(&self) -> usize {
+        self.parts.iter().map(|part| part.located.len()).sum()
     }
 
     pub(crate) fn place(&mut self, part: usize, name: &Arc<str>, spec: Spec<'a>) -> Result<Placed> {
@@ -117,20 +139,24 @@ impl<'a> Placer<'a> {
 
     fn storage(&mut self, part: usize, storage: &StorageRef<'a>) -> (StorageId, Result<Section>) {
         let container = u32::try_from(part).unwrap_or(u32::MAX);
-        let index = match self.known[part].get(&storage.key) {
-            Some(&index) => index,
-            None => {
-                // A graph has fewer nodes than that.
-                let index = u32::try_from(self.found.len()).unwrap_or(u32::MAX);
-                self.found.push(if storage.location == META {
-                    Ok(Section::from_bytes([], META))
-                } else {
-                    self.opened.storage(part, &storage.key, &mut self.located[part])
-                });
-                self.known[part].insert(storage.key.clone(), index);
-                index
-            }
+        let of_part = &mut self.parts[part];
+        let member = self.opened.member(part, &storage.key, &of_part.located);
+        let slot = match member.and_then(|member| of_part.members.get_mut(member)) {
+            Some(slot) => slot,
+            None => of_part.others.entry(storage.key.clone()).or_insert(NOT_FOUND),
         };
+        if *slot == NOT_FOUND {
+            // A graph has fewer nodes than that.
+            *slot = u32::try_from(self.found.len()).unwrap_or(u32::MAX);
+            let located = &mut of_part.located;
+            let taken = member.and_then(|member| located.take(member));
+            self.found.push(match taken {
+                _ if storage.location == META => Ok(Section::from_bytes([], META)),
+                Some(found) => found,
+                None => self.opened.storage(part, &storage.key, located),
+            });
+        }
+        let index = *slot;
         let found = self.found[index as usize].clone();
         let found = found.within(|| format!("storage {}", storage.key));
         (StorageId { container, index }, whole(found, storage))

@@ -130,17 +130,7 @@ fn recognise_within(node: NodeRef<'_>, depth: usize) -> Option<Result<Spec<'_>>>
     let (callable, given) = node.callable()?;
     let class = callable.as_global().filter(|g| g.module.starts_with("torch"))?;
     let mut args = [node; MAX_ARGUMENTS];
-    recognise_call(node, class, first(given, &mut args), depth)
-}
-
-/// The first arguments of a tuple, in `room`.
-fn first<'r, 'a>(tuple: NodeRef<'a>, room: &'r mut [NodeRef<'a>]) -> &'r [NodeRef<'a>] {
-    let mut count = 0;
-    for (place, argument) in room.iter_mut().zip(tuple.iter_items()) {
-        *place = argument;
-        count += 1;
-    }
-    &room[..count]
+    recognise_call(node, class, given.first_items(&mut args), depth)
 }
 
 fn recognise_call<'a>(
@@ -180,7 +170,7 @@ fn recognise_call<'a>(
                 return Some(Err(too_many_wrappers()));
             }
             let mut room = [node; MAX_ARGUMENTS];
-            let inner = first(inner, &mut room);
+            let inner = inner.first_items(&mut room);
             let spec = recognise_call(node, func.as_global()?, inner, depth + 1)?;
             Some(spec.map(|spec| cast(spec, class.as_global(), state)))
         }
@@ -242,14 +232,21 @@ fn dims(node: NodeRef<'_>, what: &str) -> Result<Vec<u64>> {
         _ => node,
     };
     // One more than there may be is enough to be refused.
-    let items = items.iter_items().take(ckptkit_core::shape::MAX_DIMS + 1);
+    let most = ckptkit_core::shape::MAX_DIMS + 1;
     let dim = |d: NodeRef<'_>| {
         d.as_u64().ok_or_else(|| {
             let found = crate::text::repr(d);
             Error::malformed(format!("{what} {found} is not an integer from 0 up"))
         })
     };
-    items.map(dim).collect()
+    let Some(ids) = items.plain_tuple() else {
+        return items.iter_items().take(most).map(dim).collect();
+    };
+    let mut dims = Vec::with_capacity(ids.len().min(most));
+    for &id in ids.iter().take(most) {
+        dims.push(dim(node.other(id))?);
+    }
+    Ok(dims)
 }
 
 fn dtype_of(node: NodeRef<'_>) -> Result<Dtype> {
@@ -415,5 +412,5 @@ fn with_old_state<'a>(spec: Spec<'a>, node: NodeRef<'a>) -> Spec<'a> {
 fn from_state(node: NodeRef<'_>) -> Result<Spec<'_>> {
     let state =
         node.state().ok_or_else(|| Error::unsupported("a tensor object without its state"))?;
-    strided(first(state, &mut [node; MAX_ARGUMENTS]))
+    strided(state.first_items(&mut [node; MAX_ARGUMENTS]))
 }

@@ -103,6 +103,9 @@ pub(crate) fn is_typed(dtype: Dtype) -> bool {
     class_of(Some(dtype)).0 == "torch"
 }
 
+/// A storage's id has five fields, in old streams six.
+const MAX_FIELDS: usize = 6;
+
 /// Reads a persistent id as a storage; `None` when it is something else (a module, a tar-era key).
 pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef<'_>>> {
     if let Kind::Str(text) = id.kind() {
@@ -111,15 +114,13 @@ pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef<'_>>> {
     if !matches!(id.kind(), Kind::Tuple(_) | Kind::List) {
         return None;
     }
-    let mut fields = id.iter_items();
-    let mut next = || fields.next();
-    (next()?.as_str()? == "storage").then(|| {
-        let (Some(class), Some(key), Some(location), Some(numel)) =
-            (next(), next(), next(), next())
-        else {
+    let mut room = [id; MAX_FIELDS + 1];
+    let fields = id.first_items(&mut room);
+    (fields.first()?.as_str()? == "storage").then(|| {
+        let &[_, class, key, location, numel, ref view @ ..] = fields else {
             return Err(Error::malformed(format!(
                 "a storage id has {} fields, expected 5 or 6",
-                id.iter_items().count()
+                fields.len()
             )));
         };
         let class =
@@ -132,7 +133,7 @@ pub(crate) fn parse(id: NodeRef<'_>) -> Option<Result<StorageRef<'_>>> {
         let numel = numel.as_u64().ok_or_else(|| {
             Error::malformed(format!("storage {key} has no valid number of elements"))
         })?;
-        let view = match next() {
+        let view = match view.first() {
             Some(view) if !view.is_none() => {
                 let v = view.items();
                 let [view_key, offset, len] = v[..] else {

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use ckptkit_core::{Error, Limits, Result, ResultExt, Section};
 use rawzip::CompressionMethod;
 
-use directory::{Inner, Record, below};
+pub(crate) use directory::below;
+use directory::{Inner, Record};
 use ends::{COPY_AGAIN, le16, le32};
 
 /// A local header without its name.
@@ -54,6 +55,11 @@ impl Archive {
     #[cfg(test)]
     pub(crate) fn root(&self) -> &str {
         &self.0.root
+    }
+
+    /// How many members there are, with those that [`Archive::members`] leaves out.
+    pub(crate) fn len(&self) -> usize {
+        self.0.records.len()
     }
 
     /// The members below the root in the directory's order, without entries for folders.

@@ -90,18 +90,17 @@ impl<'a> NodeRef<'a> {
     #[must_use]
     #[inline]
     pub fn as_str(self) -> Option<&'a str> {
-        match self.kind() {
-            Kind::Str(s) | Kind::Bytes(s)
-                if !s.is_empty() || matches!(self.kind(), Kind::Str(_)) =>
-            {
-                std::str::from_utf8(s).ok()
-            }
-            _ => None,
-        }
+        let text = match self.kind() {
+            Kind::Str(text) => text,
+            Kind::Bytes(text) if !text.is_empty() => text,
+            _ => return None,
+        };
+        std::str::from_utf8(text).ok()
     }
 
     /// Its number, where it is an integer that fits, or a bool.
     #[must_use]
+    #[inline]
     pub fn as_int(self) -> Option<i64> {
         match self.kind() {
             Kind::Int(i) => Some(i),
@@ -112,8 +111,10 @@ impl<'a> NodeRef<'a> {
 
     /// Its number, where it is an integer from 0 up.
     #[must_use]
+    #[inline]
     pub fn as_u64(self) -> Option<u64> {
         match self.kind() {
+            Kind::Int(i) => u64::try_from(i).ok(),
             Kind::BigInt(bytes) => match bytes {
                 [low @ .., 0] if low.len() == 8 => Some(u64::from_le_bytes(low.try_into().ok()?)),
                 _ => None,
@@ -183,6 +184,32 @@ impl<'a> NodeRef<'a> {
             _ => &[],
         });
         made.iter().chain(added).map(move |&id| self.other(id))
+    }
+
+    /// The first items of a tuple or such, in `room`: what a construction is given.
+    pub(crate) fn first_items<'r>(self, room: &'r mut [Self]) -> &'r [Self] {
+        let mut count = 0;
+        if let Some(ids) = self.plain_tuple() {
+            count = ids.len().min(room.len());
+            for (place, &id) in room.iter_mut().zip(ids) {
+                *place = self.other(id);
+            }
+        } else {
+            for (place, item) in room.iter_mut().zip(self.iter_items()) {
+                *place = item;
+                count += 1;
+            }
+        }
+        &room[..count]
+    }
+
+    /// The items of a tuple that nothing happened to, as to nearly all.
+    #[inline]
+    pub(crate) fn plain_tuple(self) -> Option<&'a [NodeId]> {
+        match self.kind() {
+            Kind::Tuple(ids) if self.muts().next().is_none() => Some(ids),
+            _ => None,
+        }
     }
 
     /// Key-value pairs in the order in which they were set, repeated keys included.

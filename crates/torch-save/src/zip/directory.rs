@@ -14,6 +14,8 @@ use super::{LOCAL, REFUSED_FLAGS};
 
 /// No deflated byte can stand for more than this many.
 const DEFLATE_RATIO: u64 = 1032;
+/// The end of the pickle's name.
+const PICKLE: &str = "/data.pkl";
 const NOT_TORCH: &str =
     "torch.save never writes this: save the checkpoint again where it came from";
 
@@ -234,8 +236,9 @@ impl Inner {
             return Err(Error::malformed("the archive has no members"));
         };
         let mut pickles = all().filter(|name| {
-            let folder = name.rsplit_once('/').filter(|(_, f)| f.eq_ignore_ascii_case("data.pkl"));
-            folder.is_some_and(|(folder, _)| !folder.is_empty() && !folder.contains('/'))
+            let cut = name.len().checked_sub(PICKLE.len());
+            let (folder, file) = cut.and_then(|cut| name.split_at_checked(cut)).unwrap_or_default();
+            file.eq_ignore_ascii_case(PICKLE) && !folder.is_empty() && !folder.contains('/')
         });
         let pickle = pickles.next();
         if let Some((one, two)) = pickle.zip(pickles.next()) {
@@ -283,10 +286,12 @@ impl Inner {
     }
 }
 
-/// The part of `name` below the folder `root`.
-pub(super) fn below<'a>(name: &'a str, root: &str) -> Option<&'a str> {
-    let (folder, rest) = name.split_once('/')?;
-    (folder.eq_ignore_ascii_case(root) && !rest.is_empty()).then_some(rest)
+/// The part of `name` below the folder `root`, which has no slash.
+pub(crate) fn below<'a>(name: &'a str, root: &str) -> Option<&'a str> {
+    let rest = name.get(root.len()..)?.strip_prefix('/')?;
+    let folder = &name[..root.len()];
+    let is_root = folder == root || folder.eq_ignore_ascii_case(root);
+    (is_root && !rest.is_empty()).then_some(rest)
 }
 
 /// Finds members by name, without regard to ASCII case and without keeping the names twice.
