@@ -111,9 +111,8 @@ fn decimal(key: &str) -> Option<usize> {
     if key.is_empty() || key.len() > MAX_DIGITS || key.len() > 1 && key.starts_with('0') {
         return None;
     }
-    key.bytes().try_fold(0, |n, digit| {
-        digit.is_ascii_digit().then(|| 10 * n + usize::from(digit - b'0'))
-    })
+    key.bytes()
+        .try_fold(0, |n, digit| digit.is_ascii_digit().then(|| 10 * n + usize::from(digit - b'0')))
 }
 
 /// An opened container. There is always an object; a torch.export archive's is `None`.

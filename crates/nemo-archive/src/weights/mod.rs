@@ -7,9 +7,10 @@ mod quantized;
 mod ranks;
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{
-    Error, Result, ResultExt, StorageId, Tensor, TensorInfo, TensorSource, no_such_tensor,
+    Error, Result, ResultExt, StorageId, Tensor, TensorInfo, TensorSource, hash, no_such_tensor,
 };
 use torch_save::TorchFile;
 
@@ -32,7 +33,8 @@ pub struct Weights {
     layout: WeightsLayout,
     files: Vec<WeightsFile>,
     tensors: Vec<Tensor>,
-    by_name: HashMap<String, usize>,
+    /// Made when the first is looked up.
+    by_name: OnceLock<hash::HashMap<Arc<str>, usize>>,
     failures: Vec<(String, Error)>,
     notes: Vec<String>,
     #[cfg(feature = "distcp")]
@@ -141,7 +143,7 @@ impl Weights {
             layout,
             files: Vec::new(),
             tensors: Vec::new(),
-            by_name: HashMap::new(),
+            by_name: OnceLock::new(),
             failures: Vec::new(),
             notes: Vec::new(),
             #[cfg(feature = "distcp")]
@@ -167,6 +169,7 @@ impl Weights {
             self.notes.push(format!("member {}: {note}", entry.path()));
         }
         let mut wrapped = 0;
+        self.tensors.reserve(torch.tensors().len());
         for found in torch.tensors() {
             wrapped += usize::from(found.path().len() > 1 && found.part_of().is_none());
             self.tensors.push(found.tensor().clone());
@@ -200,13 +203,6 @@ impl Weights {
     fn fail(&mut self, name: String, error: Error) {
         self.notes.push(format!("tensor {name} cannot be read: {}", error.message()));
         self.failures.push((name, error));
-    }
-
-    fn finish(mut self) -> Self {
-        for (i, tensor) in self.tensors.iter().enumerate() {
-            self.by_name.insert(tensor.name().to_owned(), i);
-        }
-        self
     }
 }
 
@@ -275,7 +271,7 @@ pub(crate) fn load(archive: &NemoArchive, index: &Index, options: &OpenOptions) 
         }
     }
     weights.notes.extend(layout::left_aside(index));
-    Ok(weights.finish())
+    Ok(weights)
 }
 
 /// Tensors of a whole model inside: `speaker_model/NAME`.
@@ -315,7 +311,9 @@ impl TensorSource for Weights {
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor> {
-        if let Some(&i) = self.by_name.get(name) {
+        let names = || self.tensors.iter().map(|t| t.info().shared_name());
+        let by_name = self.by_name.get_or_init(|| names().zip(0..).collect());
+        if let Some(&i) = by_name.get(name) {
             return Ok(self.tensors[i].clone());
         }
         if let Some((_, error)) = self.failures.iter().find(|(n, _)| n == name) {
