@@ -1,9 +1,11 @@
 //! A node as its reader sees it: what it is, what it holds, and how it came to be.
 
-use ckptkit_core::hash::{HashMap, HashMapExt};
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::BuildHasher;
+
+use ckptkit_core::Positions;
+use ckptkit_core::hash::RandomState;
 
 use super::graph::{Global, Graph, Kind, Mut, MutKind, NodeId, Repr};
 
@@ -229,15 +231,18 @@ impl<'a> NodeRef<'a> {
     /// Python, of equal keys the last value counts and the first position.
     #[must_use]
     pub fn pairs(self) -> Vec<(Self, Self)> {
-        let mut out: Vec<(Self, Self)> = Vec::new();
-        let mut seen: HashMap<Cow<'a, [u8]>, usize> = HashMap::new();
+        let count = self.iter_pairs().count();
+        let mut out: Vec<(Self, Self)> = Vec::with_capacity(count);
+        let mut seen = Positions::with_capacity(count);
+        let hasher = RandomState::default();
         for (key, value) in self.iter_pairs() {
-            match seen.entry(key.equality()) {
-                Entry::Occupied(slot) => out[*slot.get()].1 = value,
-                Entry::Vacant(slot) => {
-                    slot.insert(out.len());
-                    out.push((key, value));
-                }
+            let (equality, next) = (key.equality(), u32::try_from(out.len()).unwrap_or(u32::MAX));
+            let known = seen.insert(hasher.hash_one(&equality), next, |other| {
+                out[other as usize].0.equality() == equality
+            });
+            match known {
+                Some(other) => out[other as usize].1 = value,
+                None => out.push((key, value)),
             }
         }
         out

@@ -1,12 +1,11 @@
 //! The central directory: its records, and what must hold between them.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::hash::BuildHasher;
 use std::ops::Range;
 
-use ckptkit_core::hash::{HashMap, HashMapExt, RandomState};
-use ckptkit_core::{Error, Limits, Result, ResultExt, Section};
+use ckptkit_core::hash::RandomState;
+use ckptkit_core::{Error, Limits, Positions, Result, ResultExt, Section};
 use rawzip::CompressionMethod;
 
 use super::ends::{CENTRAL, COPY_AGAIN, Ends, from_rawzip, le16, le32, several_disks};
@@ -296,8 +295,7 @@ pub(crate) fn below<'a>(name: &'a str, root: &str) -> Option<&'a str> {
 
 /// Finds members by name, without regard to ASCII case and without keeping the names twice.
 pub(super) struct Index {
-    /// From a name's hash, or the next free number after it, to its record.
-    slots: HashMap<u64, u32>,
+    positions: Positions,
     hasher: RandomState,
 }
 
@@ -306,7 +304,7 @@ const SHORT: usize = 128;
 
 impl Index {
     fn with_capacity(count: usize) -> Self {
-        Self { slots: HashMap::with_capacity(count), hasher: RandomState::default() }
+        Self { positions: Positions::with_capacity(count), hasher: RandomState::default() }
     }
 
     fn hash(&self, name: &str) -> u64 {
@@ -321,29 +319,11 @@ impl Index {
 
     /// Adds the name of record `i`, or gives the record that has it already.
     fn insert<'a>(&mut self, name: &str, i: u32, names: impl Fn(u32) -> &'a str) -> Option<u32> {
-        let mut hash = self.hash(name);
-        loop {
-            match self.slots.entry(hash) {
-                Entry::Vacant(slot) => {
-                    slot.insert(i);
-                    return None;
-                }
-                Entry::Occupied(slot) if names(*slot.get()).eq_ignore_ascii_case(name) => {
-                    return Some(*slot.get());
-                }
-                Entry::Occupied(_) => hash = hash.wrapping_add(1),
-            }
-        }
+        let hash = self.hash(name);
+        self.positions.insert(hash, i, |other| names(other).eq_ignore_ascii_case(name))
     }
 
     pub(super) fn find<'a>(&self, name: &str, names: impl Fn(u32) -> &'a str) -> Option<u32> {
-        let mut hash = self.hash(name);
-        loop {
-            let &i = self.slots.get(&hash)?;
-            if names(i).eq_ignore_ascii_case(name) {
-                return Some(i);
-            }
-            hash = hash.wrapping_add(1);
-        }
+        self.positions.find(self.hash(name), |i| names(i).eq_ignore_ascii_case(name))
     }
 }
