@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::json::{self, Failure};
 use crate::names::NameIndex;
 use ckptkit_core::{Dtype, Error, Limits, Result, Section, TensorInfo};
 
-use parse::{HeaderSeed, Raw};
+use parse::Raw;
 
 mod parse;
+mod plain;
+#[cfg(test)]
+mod tests;
 
 /// The longest header that the format allows, in bytes.
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -171,9 +173,7 @@ impl Header {
         let text = std::str::from_utf8(json).map_err(|e| {
             Error::malformed("the header is not UTF-8 text").at(8 + e.valid_up_to() as u64)
         })?;
-        let failure = Failure::default();
-        let mut raw = Raw::default();
-        json::parse(text, 8, &failure, HeaderSeed { failure: &failure, raw: &mut raw })?;
+        let raw = plain::read(text).map_or_else(|| parse::read(text), Ok)?;
         let Raw { entries, metadata, unknown_keys, null_metadata } = raw;
         let at = |i: u32| entries[i as usize].name();
         let names = NameIndex::new(entries.iter().map(Entry::name), at).map_err(|(a, _)| {
@@ -292,11 +292,18 @@ fn check_header_len(n: u64, prefix: [u8; 8], file_bytes: u64, limits: &Limits) -
 
 /// Checks that the tensors lie end to end; gives the length of the data.
 fn check_tiling(entries: &[Entry]) -> Result<u64> {
+    if entries.is_sorted_by_key(Entry::data_offsets) {
+        return check_tiling_in_order(entries);
+    }
     let mut order: Vec<&Entry> = entries.iter().collect();
-    order.sort_unstable_by_key(|e| (e.begin, e.end));
+    order.sort_unstable_by_key(|e| e.data_offsets());
+    check_tiling_in_order(order)
+}
+
+fn check_tiling_in_order<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<u64> {
     let mut cursor = 0;
     let mut before: Option<&Entry> = None;
-    for entry in order {
+    for entry in entries {
         let (begin, end) = entry.data_offsets();
         if begin != cursor {
             let error = match before {

@@ -11,7 +11,7 @@ use super::{Entry, What};
 use crate::json::{self, Failure, Integers, Skip, Text, TextMap};
 
 /// What the text says, before anything is compared across tensors.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Raw {
     pub(super) entries: Vec<Entry>,
     pub(super) metadata: BTreeMap<String, String>,
@@ -20,10 +20,18 @@ pub(super) struct Raw {
     pub(super) null_metadata: bool,
 }
 
+/// Reads any header, or says what is wrong with it.
+pub(super) fn read(text: &str) -> Result<Raw> {
+    let failure = Failure::default();
+    let mut raw = Raw::default();
+    json::parse(text, 8, &failure, HeaderSeed { failure: &failure, raw: &mut raw })?;
+    Ok(raw)
+}
+
 /// The header object.
-pub(super) struct HeaderSeed<'a> {
-    pub(super) failure: &'a Failure,
-    pub(super) raw: &'a mut Raw,
+struct HeaderSeed<'a> {
+    failure: &'a Failure,
+    raw: &'a mut Raw,
 }
 
 impl<'de> DeserializeSeed<'de> for HeaderSeed<'_> {
@@ -58,7 +66,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
             let seed = EntrySeed { failure, name: &name, unknown_keys, room: &mut room };
             match map.next_value_seed(seed) {
                 Ok(fields) => {
-                    let entry = fields.entry(name, &room.shape);
+                    let entry = fields.any_entry(name, &room.shape);
                     raw.entries.push(entry.map_err(|e| failure.raise(e))?);
                 }
                 Err(e) => {
@@ -78,36 +86,42 @@ struct Room {
     offsets: Vec<u64>,
 }
 
-/// An entry without its shape.
-struct Fields {
-    dtype: Result<Dtype, String>,
-    begin: u64,
-    end: u64,
+/// An entry without its name and shape.
+pub(super) struct Fields<D = Dtype> {
+    pub(super) dtype: D,
+    pub(super) begin: u64,
+    pub(super) end: u64,
+}
+
+impl Fields<Result<Dtype, String>> {
+    fn any_entry(self, name: String, shape: &[u64]) -> Result<Entry> {
+        let Self { dtype, begin, end } = self;
+        match dtype {
+            Ok(dtype) => Fields { dtype, begin, end }.entry(&name, shape),
+            Err(dtype) => {
+                let what = What::Unknown { name, dtype, shape: shape.to_vec() };
+                Ok(Entry { what, begin, end })
+            }
+        }
+    }
 }
 
 impl Fields {
-    fn entry(self, name: String, shape: &[u64]) -> Result<Entry> {
+    pub(super) fn entry(self, name: &str, shape: &[u64]) -> Result<Entry> {
         let Self { dtype, begin, end } = self;
-        let known = match dtype {
-            Ok(known) => known,
-            Err(dtype) => {
-                let what = What::Unknown { name, dtype, shape: shape.to_vec() };
-                return Ok(Entry { what, begin, end });
-            }
-        };
-        let info = TensorInfo::new(name, known, shape)?;
+        let info = TensorInfo::new(name, dtype, shape)?;
         let refuse =
             |why: String| Err(Error::malformed(why).within(format_args!("tensor {}", info.name())));
-        let bits = u128::from(info.numel()) * u128::from(known.bits());
+        let bits = u128::from(info.numel()) * u128::from(dtype.bits());
         if bits % 8 != 0 {
             return refuse(format!(
-                "{known} of shape {:?} has {bits} bits, which is not a whole number of bytes",
+                "{dtype} of shape {:?} has {bits} bits, which is not a whole number of bytes",
                 info.shape()
             ));
         }
         if end - begin != info.byte_len() {
             return refuse(format!(
-                "data_offsets [{begin}, {end}] hold {} bytes, {known} of shape {:?} has {}",
+                "data_offsets [{begin}, {end}] hold {} bytes, {dtype} of shape {:?} has {}",
                 end - begin,
                 info.shape(),
                 info.byte_len()
@@ -125,18 +139,18 @@ struct EntrySeed<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for EntrySeed<'_> {
-    type Value = Fields;
-    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Fields, D::Error> {
+    type Value = Fields<Result<Dtype, String>>;
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for EntrySeed<'_> {
-    type Value = Fields;
+    type Value = Fields<Result<Dtype, String>>;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with dtype, shape and data_offsets")
     }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let failure = self.failure;
         let Room { shape: dims, offsets: range } = self.room;
         let (mut dtype, mut has_shape, mut has_range) = (None, false, false);
