@@ -37,13 +37,25 @@ impl OpenOptions {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub(crate) tensor: Tensor,
-    pub(crate) path: Arc<[Key]>,
+    place: Place,
+}
+
+/// The keys from the root to a tensor. One needs no allocation of its own, and most need one.
+#[derive(Clone, Debug)]
+enum Place {
+    Flat(Key),
+    Nested(Arc<[Key]>),
 }
 
 impl Entry {
     /// A tensor whose name is its place.
     pub(crate) fn flat(tensor: Tensor) -> Self {
-        Self { path: [Key::Str(tensor.info().shared_name())].into(), tensor }
+        Self { place: Place::Flat(Key::Str(tensor.info().shared_name())), tensor }
+    }
+
+    #[cfg(any(feature = "torch", feature = "distcp", feature = "nemo"))]
+    pub(crate) fn nested(path: Arc<[Key]>, tensor: Tensor) -> Self {
+        Self { place: Place::Nested(path), tensor }
     }
 
     /// The tensor; its name is unique in the checkpoint.
@@ -55,7 +67,10 @@ impl Entry {
     /// The keys from the root to it.
     #[must_use]
     pub fn path(&self) -> &[Key] {
-        &self.path
+        match &self.place {
+            Place::Flat(key) => std::slice::from_ref(key),
+            Place::Nested(path) => path,
+        }
     }
 }
 

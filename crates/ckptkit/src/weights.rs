@@ -55,7 +55,7 @@ fn root(opened: &Opened, except: &[String]) -> Weights {
     let is_other = |e: &&Entry| {
         !except.iter().any(|p| {
             e.tensor.name().starts_with(p.as_str())
-                || matches!(e.path.first(), Some(Key::Str(k)) if **k == **p)
+                || matches!(e.path().first(), Some(Key::Str(k)) if **k == **p)
         })
     };
     let entries: Vec<&Entry> = opened.entries.iter().filter(is_other).collect();
@@ -77,11 +77,11 @@ fn under(opened: &Opened, key: &str) -> Result<Weights> {
         Weights { key: Some(key.to_owned()), tensors: Vec::new(), full_names: Vec::new() };
     let mut paths: Vec<Cow<'_, [Key]>> = Vec::new();
     for entry in &opened.entries {
-        let rest = match prefix_len(&entry.path, key) {
-            Some(n) => Cow::Borrowed(&entry.path[n..]),
+        let rest = match prefix_len(entry.path(), key) {
+            Some(n) => Cow::Borrowed(&entry.path()[n..]),
             // A flat name that begins with the key: distributed checkpoints without paths.
             None => match entry.tensor.name().strip_prefix(&dotted) {
-                Some(rest) if entry.path.len() == 1 => Cow::Owned(vec![Key::Str(rest.into())]),
+                Some(rest) if entry.path().len() == 1 => Cow::Owned(vec![Key::Str(rest.into())]),
                 _ => continue,
             },
         };
@@ -104,8 +104,8 @@ fn under(opened: &Opened, key: &str) -> Result<Weights> {
 /// The keys at the root that hold tensors, in order.
 fn holders(opened: &Opened) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    for entry in opened.entries.iter().filter(|e| e.path.len() > 1) {
-        let key = join(&entry.path[..1]);
+    for entry in opened.entries.iter().filter(|e| e.path().len() > 1) {
+        let key = join(&entry.path()[..1]);
         if !out.contains(&key) {
             out.push(key);
         }
@@ -125,7 +125,7 @@ fn search(opened: &Opened, object: bool) -> Result<Weights> {
     }
     match &candidates[..] {
         [key] => under(opened, key),
-        [] if opened.entries.iter().all(|e| e.path.len() > 1) && !opened.entries.is_empty() => {
+        [] if opened.entries.iter().all(|e| e.path().len() > 1) && !opened.entries.is_empty() => {
             Err(ambiguous("no key of the usual names holds the weights", &holders))
         }
         [] => Ok(root(opened, &[])),
@@ -136,9 +136,9 @@ fn search(opened: &Opened, object: bool) -> Result<Weights> {
 /// Keys such as `app.model`, one level down.
 fn inside_wrappers(opened: &Opened) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    for entry in opened.entries.iter().filter(|e| e.path.len() > 2) {
-        let wrapper = join(&entry.path[..1]);
-        let key = join(&entry.path[1..2]);
+    for entry in opened.entries.iter().filter(|e| e.path().len() > 2) {
+        let wrapper = join(&entry.path()[..1]);
+        let key = join(&entry.path()[1..2]);
         if !KEYS.contains(&key.as_str()) || wrapper.starts_with("optim") {
             continue;
         }

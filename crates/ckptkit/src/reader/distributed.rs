@@ -37,7 +37,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
     let listed = checkpoint.infos().zip(checkpoint.tensors()).zip(checkpoint.paths());
     for ((info, tensor), path) in listed {
         match tensor {
-            Ok(tensor) => entries.push(Entry { tensor, path: path.into() }),
+            Ok(tensor) => entries.push(Entry::nested(path.into(), tensor)),
             Err(e) => failures.push((info.name().to_owned(), e)),
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         kept::tie(&mut entries, file);
     }
     // Without paths (Megatron, custom planners) everything stands at the root under flat names.
-    let flat = entries.iter().all(|e| e.path.len() == 1);
+    let flat = entries.iter().all(|e| e.path().len() == 1);
     let weights = if let Some(kept) = &kept {
         kept.weights()
     } else if checkpoint.variant() == "megatron" {
@@ -119,7 +119,7 @@ pub(super) fn root() -> Rule {
 fn has_key(entries: &[Entry], key: &str) -> bool {
     entries
         .iter()
-        .any(|e| e.path.len() > 1 && matches!(e.path.first(), Some(Key::Str(k)) if **k == *key))
+        .any(|e| e.path().len() > 1 && matches!(e.path().first(), Some(Key::Str(k)) if **k == *key))
 }
 
 /// What names of the files in `context/` are relative to.

@@ -92,7 +92,7 @@ fn entries(weights: &Weights) -> Vec<Entry> {
     #[cfg(feature = "distcp")]
     if let Some(inner) = weights.distributed() {
         let paths = inner.paths().zip(weights.tensors());
-        return paths.map(|(path, t)| Entry { path: path.into(), tensor: t.clone() }).collect();
+        return paths.map(|(path, t)| Entry::nested(path.into(), t.clone())).collect();
     }
     weights.tensors().iter().cloned().map(Entry::flat).collect()
 }

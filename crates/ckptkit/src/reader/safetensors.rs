@@ -43,7 +43,7 @@ pub(super) fn open_file(path: &Path, section: Section, options: &OpenOptions) ->
 }
 
 fn opened(checkpoint: StCheckpoint, options: &OpenOptions) -> Result<Opened> {
-    let mut entries = Vec::new();
+    let mut entries = Vec::with_capacity(checkpoint.infos().size_hint().1.unwrap_or(0));
     let mut failures = Vec::new();
     for (info, tensor) in checkpoint.infos().zip(checkpoint.tensors()) {
         match tensor {

@@ -45,10 +45,7 @@ pub(super) fn open(section: &Section, options: &OpenOptions) -> Result<Opened> {
 }
 
 pub(super) fn entries(file: &TorchFile) -> Vec<Entry> {
-    file.tensors()
-        .iter()
-        .map(|e| Entry { tensor: e.tensor().clone(), path: e.shared_path() })
-        .collect()
+    file.tensors().iter().map(|e| Entry::nested(e.shared_path(), e.tensor().clone())).collect()
 }
 
 /// A build without Lightning's crate sees its files as what torch.save has written.
