@@ -189,7 +189,7 @@ impl<'a> NodeRef<'a> {
     }
 
     /// The first items of a tuple or such, in `room`: what a construction is given.
-    pub(crate) fn first_items<'r>(self, room: &'r mut [Self]) -> &'r [Self] {
+    pub(crate) fn first_items(self, room: &mut [Self]) -> &[Self] {
         let mut count = 0;
         if let Some(ids) = self.plain_tuple() {
             count = ids.len().min(room.len());
