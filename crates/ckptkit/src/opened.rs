@@ -53,7 +53,7 @@ impl Entry {
         Self { place: Place::Flat(Key::Str(tensor.info().shared_name())), tensor }
     }
 
-    #[cfg(any(feature = "torch", feature = "distcp", feature = "nemo"))]
+    #[cfg(feature = "torch")]
     pub(crate) fn nested(path: Arc<[Key]>, tensor: Tensor) -> Self {
         Self { place: Place::Nested(path), tensor }
     }
