@@ -40,7 +40,7 @@ pub struct Entry {
     place: Place,
 }
 
-/// The keys from the root to a tensor. One needs no allocation of its own, and most need one.
+/// The keys from the root to a tensor. Most tensors have one key, which needs no allocation.
 #[derive(Clone, Debug)]
 enum Place {
     Flat(Key),
