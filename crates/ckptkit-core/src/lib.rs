@@ -38,6 +38,7 @@ mod dims;
 mod dtype;
 mod entry_path;
 mod error;
+mod file_source;
 mod gather;
 pub mod hash;
 mod layout;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::file_source::FileSource;
 
 /// Bytes that can be read at any position by many threads at once: a file, memory, later an object
 /// in a store.
@@ -35,45 +36,6 @@ pub trait ReadAt: Send + Sync {
     /// file are those of [`ReadAt::read_exact_at`].
     fn file(&self) -> Option<&File> {
         None
-    }
-}
-
-struct FileSource {
-    file: File,
-    size: u64,
-    name: String,
-}
-
-impl ReadAt for FileSource {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    #[cfg(unix)]
-    fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, offset)
-    }
-
-    #[cfg(windows)]
-    fn read_exact_at(&self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
-        while !out.is_empty() {
-            match std::os::windows::fs::FileExt::seek_read(&self.file, out, offset)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => {
-                    out = &mut out[n..];
-                    offset += n as u64;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn file(&self) -> Option<&File> {
-        Some(&self.file)
     }
 }
 
@@ -140,7 +102,7 @@ impl Section {
         let name = name.into();
         let meta =
             file.metadata().map_err(|e| Error::io("read the file's size", e).in_file(&name))?;
-        Ok(Self::new(Arc::new(FileSource { size: meta.len(), file, name })))
+        Ok(Self::new(Arc::new(FileSource::new(file, meta.len(), name))))
     }
 
     /// The whole of a source.

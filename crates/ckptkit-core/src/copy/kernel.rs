@@ -84,7 +84,15 @@ pub(super) fn copy_range(
 }
 
 /// Starts reading a range of a file into the page cache, unless it is there.
+///
+/// Not from a disk: what the kernel reads ahead of a reader comes in large pages and long requests,
+/// which is quicker than what it reads when it is asked to. A network wants more at once.
 pub(super) fn fetch(file: &File, range: Range<u64>) {
+    // File systems without a block device of their own.
+    let remote = |m: std::fs::Metadata| rustix::fs::major(m.dev()) == 0;
+    if !file.metadata().is_ok_and(remote) {
+        return;
+    }
     let absent = |at: u64| {
         let mut byte = [0];
         let mut one = [IoSliceMut::new(&mut byte)];
