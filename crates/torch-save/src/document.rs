@@ -5,6 +5,7 @@ mod opened;
 mod path;
 mod storages;
 mod tensors;
+mod untouched;
 mod value;
 mod view;
 
@@ -21,10 +22,12 @@ use ckptkit_core::{
 
 use crate::container::Container;
 use crate::file::TorchFile;
-use crate::pickle::{self, Builder, Kind, NodeId, NodeRef, StorageId};
+use crate::pickle::{self, Builder, Graph, Kind, NodeId, NodeRef, Root, StorageId};
 use crate::storage;
 use crate::write::{WriteOptions, lay_out};
 use crate::zip::layout::NewMember;
+
+use untouched::Untouched;
 
 /// A storage that the object refers to, by its position in the list of them.
 #[derive(Clone)]
@@ -81,11 +84,15 @@ pub struct Document {
     imports: Vec<import::Import>,
     /// The file that this is, as long as nothing was changed.
     unchanged: Option<TorchFile>,
+    /// The file whose graph this has, with another root at most: then there is nothing in the
+    /// builder, no storage and no import.
+    untouched: Option<Untouched>,
 }
 
 impl std::fmt::Debug for Document {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Document({:?}, {} storages)", self.root(), self.stored.len())
+        let storages = self.untouched.as_ref().map_or(self.stored.len(), Untouched::len);
+        write!(f, "Document({:?}, {storages} storages)", self.root())
     }
 }
 
@@ -101,20 +108,25 @@ impl Document {
     pub fn new() -> Self {
         let mut builder = Builder::new();
         let root = builder.none();
-        Self { builder, root, stored: Vec::new(), imports: Vec::new(), unchanged: None }
+        let (stored, imports) = (Vec::new(), Vec::new());
+        Self { builder, root, stored, imports, unchanged: None, untouched: None }
     }
 
     /// Makes and changes nodes. What is made here becomes part of the object when it is put into
-    /// it.
+    /// it. The first time it is asked for, the document of a file takes a copy of the file's graph.
     pub fn builder(&mut self) -> &mut Builder {
-        self.unchanged = None;
+        self.own();
         &mut self.builder
+    }
+
+    fn graph(&self) -> &Graph {
+        self.untouched.as_ref().map_or_else(|| self.builder.graph(), Untouched::graph)
     }
 
     /// The object as it stands.
     #[must_use]
     pub fn root(&self) -> NodeRef<'_> {
-        self.builder.node(self.root)
+        self.graph().node(self.root)
     }
 
     /// Makes `node` the object.
@@ -126,7 +138,7 @@ impl Document {
     /// A node, to look at.
     #[must_use]
     pub fn node(&self, id: NodeId) -> NodeRef<'_> {
-        self.builder.node(id)
+        self.graph().node(id)
     }
 
     /// The file as torch lays it out: every byte is decided, none of a tensor is read.
@@ -137,7 +149,8 @@ impl Document {
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for an object that is too large for a pickle.
     pub fn layout(&self, options: &WriteOptions) -> Result<OutputFile> {
         if let Some(file) = &self.unchanged {
-            if let Some(layout) = file.copy_layout(options)? {
+            let ids = self.untouched.as_ref().map(Untouched::ids);
+            if let Some(layout) = file.copy_layout(ids, options)? {
                 return Ok(layout);
             }
         }
@@ -149,11 +162,28 @@ impl Document {
     /// # Errors
     /// As [`Document::layout`].
     pub fn layout_of(&self, node: NodeId, options: &WriteOptions) -> Result<OutputFile> {
+        self.layout_from(Root::Node(node), options)
+    }
+
+    /// As [`Document::layout`], with a dict of these keys and values as the object of the file:
+    /// a part of an object, without a change to the whole.
+    ///
+    /// # Errors
+    /// As [`Document::layout`].
+    pub fn layout_of_pairs(
+        &self,
+        pairs: &[(NodeId, NodeId)],
+        options: &WriteOptions,
+    ) -> Result<OutputFile> {
+        self.layout_from(Root::Dict(pairs), options)
+    }
+
+    fn layout_from(&self, root: Root<'_>, options: &WriteOptions) -> Result<OutputFile> {
         self.builder.check()?;
         let mut order: Vec<usize> = Vec::new();
         let mut numbers: HashMap<usize, usize> = HashMap::new();
-        let graph = self.builder.graph();
-        let pickle = pickle::emit(graph, node, &mut |node| {
+        let graph = self.graph();
+        let mut spell = |node| {
             let Some((index, stored)) = self.stored_at(node) else {
                 return Err(Error::invalid(
                     "a persistent id is no storage of this document, which torch would not load",
@@ -163,22 +193,27 @@ impl Document {
                 order.push(index);
                 order.len() - 1
             });
-            Ok(Some(StorageId {
+            Ok(StorageId {
                 class: storage::class_of(stored.dtype),
                 key: number.to_string(),
                 location: &stored.location,
                 numel: stored.numel,
-            }))
-        })?;
+            })
+        };
+        let pickle = pickle::emit(graph, root, Some(&mut spell))?;
+        let stored = self.untouched.as_ref().map_or(&self.stored[..], Untouched::stored);
         let storages = order.into_iter().enumerate().map(|(number, index)| {
-            let (body, crc) = self.stored[index].body()?;
+            let (body, crc) = stored[index].body()?;
             Ok(NewMember::storage(&number.to_string(), body, crc))
         });
-        lay_out(pickle, storages, true, options)
+        lay_out(NewMember::bytes("data.pkl", pickle)?, storages, true, options)
     }
 
     /// The storage that a persistent id of this document is.
     fn stored_at(&self, node: NodeRef<'_>) -> Option<(usize, &Stored)> {
+        if let Some(untouched) = &self.untouched {
+            return untouched.stored_at(node);
+        }
         let Kind::PersId(id) = node.kind() else { return None };
         let index = usize::try_from(node.other(id).as_u64()?).ok()?;
         Some((index, self.stored.get(index)?))
@@ -186,6 +221,7 @@ impl Document {
 
     /// Adds a storage; gives the node that refers to it.
     fn store(&mut self, stored: Stored) -> NodeId {
+        self.own();
         self.stored.push(stored);
         let index = self.builder.uint(self.stored.len() as u64 - 1);
         self.builder.persistent(index)
@@ -225,7 +261,8 @@ impl Body {
 
 impl TorchFile {
     /// The file's object and storages, to be changed and written again. The result is a zip
-    /// archive whatever the file's container is.
+    /// archive whatever the file's container is. Until something is changed, the document of a zip
+    /// archive shares the file's graph, and costs some bytes a storage.
     ///
     /// # Errors
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for TorchScript and torch.export
@@ -245,7 +282,11 @@ impl TorchFile {
             _ => {}
         }
         let mut document = Document::new();
-        document.root = document.import(self, self.root()).in_file(self.section().name())?;
+        document.untouched = Untouched::of(self);
+        document.root = match document.untouched {
+            Some(_) => self.root().id(),
+            None => document.import(self, self.root()).in_file(self.section().name())?,
+        };
         document.unchanged = Some(self.clone());
         Ok(document)
     }

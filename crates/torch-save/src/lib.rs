@@ -111,6 +111,7 @@ mod rebuild;
 pub mod sanitize;
 mod single;
 mod storage;
+mod storage_ids;
 mod tar_era;
 mod text;
 mod trail;

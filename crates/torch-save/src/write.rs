@@ -1,14 +1,11 @@
 //! The archive that torch.save writes today, from a pickle and storages.
 
-use std::collections::HashSet;
-
 use ckptkit_core::{Error, OutputFile, Result, ResultExt, Segment, Tensor};
 
 use crate::container::Container;
 use crate::document::Document;
 use crate::file::TorchFile;
-use crate::pickle::Kind;
-use crate::storage;
+use crate::storage_ids::StorageIds;
 use crate::zip::layout::{NewMember, layout};
 
 /// How a file is laid out.
@@ -87,13 +84,13 @@ pub fn layout_state_dict(tensors: &[Tensor], options: &WriteOptions) -> Result<O
 /// Lays out an archive of a pickle and its storages. Torch can compute where these lie, and is told
 /// so, where they are `numbered` by their positions.
 pub(crate) fn lay_out(
-    pickle: Vec<u8>,
+    pickle: NewMember,
     storages: impl Iterator<Item = Result<NewMember>>,
     numbered: bool,
     options: &WriteOptions,
 ) -> Result<OutputFile> {
     options.check()?;
-    let mut first = vec![NewMember::bytes("data.pkl", pickle)];
+    let mut first = vec![Ok(pickle)];
     if numbered {
         first.push(NewMember::bytes(".format_version", *b"1"));
         first.push(NewMember::bytes(".storage_alignment", options.align.to_string()));
@@ -106,8 +103,12 @@ pub(crate) fn lay_out(
 
 impl TorchFile {
     /// The file as it is, its pickle byte for byte; `None` where the pickle would not be right for
-    /// an archive of today.
-    pub(crate) fn copy_layout(&self, options: &WriteOptions) -> Result<Option<OutputFile>> {
+    /// an archive of today. `ids` are those of its graph, where they are known.
+    pub(crate) fn copy_layout(
+        &self,
+        ids: Option<&StorageIds>,
+        options: &WriteOptions,
+    ) -> Result<Option<OutputFile>> {
         let opened = self.opened();
         let (Container::Zip, Some(archive), false) =
             (self.container(), opened.archive(), opened.big_endian)
@@ -115,25 +116,22 @@ impl TorchFile {
             return Ok(None);
         };
         let Some(pickle) = archive.get("data.pkl") else { return Ok(None) };
-        let mut pickle = pickle.section()?.read(u64::MAX)?;
+        let made;
+        let ids = match ids {
+            Some(ids) => ids,
+            None => {
+                let Some(ids) = StorageIds::of(self.graph()) else { return Ok(None) };
+                made = ids;
+                &made
+            }
+        };
         // What follows the end of the object is no part of it.
-        pickle.truncate(self.graph().consumed());
-        let mut seen = HashSet::new();
-        let mut storages = Vec::new();
-        for node in self.graph().nodes() {
-            let Kind::PersId(id) = node.kind() else { continue };
-            let Some(Ok(wanted)) = storage::parse(node.other(id)) else { return Ok(None) };
-            if wanted.view.is_some() || matches!(node.other(id).kind(), Kind::Str(_)) {
-                return Ok(None);
-            }
-            if seen.insert(wanted.key.clone()) {
-                storages.push(wanted);
-            }
-        }
-        let numbered = storages.iter().enumerate().all(|(i, s)| *s.key == *i.to_string());
+        let pickle = pickle.section()?.slice(0, self.graph().consumed() as u64)?;
+        let pickle = NewMember::known("data.pkl", pickle, self.graph().pickle())?;
+        let numbered = ids.refs(self.graph()).enumerate().all(|(i, s)| *s.key == *i.to_string());
         let mut located = opened.locate(0);
-        let mut members = Vec::with_capacity(storages.len());
-        for storage in storages {
+        let mut sections = Vec::with_capacity(ids.len());
+        for storage in ids.refs(self.graph()) {
             let section = opened
                 .storage(0, &storage.key, &mut located)
                 .within(|| format!("storage {}", storage.key))
@@ -141,11 +139,14 @@ impl TorchFile {
             if storage.byte_len() != Some(section.len()) {
                 return Ok(None);
             }
+            sections.push(section);
+        }
+        drop(located);
+        let members = ids.refs(self.graph()).zip(sections).map(|(storage, section)| {
             let mut body = OutputFile::default();
             body.push(Segment::Section(section))?;
-            let crc = opened.crc(0, &storage.key);
-            members.push(Ok(NewMember::storage(&storage.key, body, crc)));
-        }
-        lay_out(pickle, members.into_iter(), numbered, options).map(Some)
+            Ok(NewMember::storage(&storage.key, body, opened.crc(0, &storage.key)))
+        });
+        lay_out(pickle, members, numbered, options).map(Some)
     }
 }

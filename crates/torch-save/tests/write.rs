@@ -112,6 +112,77 @@ fn what_was_not_changed_keeps_its_pickle() {
     }
 }
 
+/// The graph of the file, a copy of it and one that was taken over node by node.
+#[test]
+fn an_object_is_written_alike_however_it_is_held() {
+    let mut shared = 0;
+    for path in objects() {
+        let Ok(file) = TorchFile::open(&path) else { continue };
+        let of = |document: &Document, node| {
+            document.layout_of(node, &WriteOptions::default()).map(bytes).map_err(|e| e.to_string())
+        };
+        let held = file.edit().unwrap();
+        let root = held.root().id();
+        let untouched = of(&held, root);
+        let copied = edit(&file);
+        assert_eq!(copied.root().id(), root);
+        assert!(of(&copied, root) == untouched, "{}", path.display());
+        let mut taken = Document::new();
+        let there = taken.import(&file, file.root()).unwrap();
+        assert!(of(&taken, there) == untouched, "{}", path.display());
+        // Some of the object's items, as one more object.
+        let mut pairs: Vec<_> = held.root().pairs();
+        pairs.truncate(2);
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.id(), value.id())).collect();
+        let part = held.layout_of_pairs(&pairs, &WriteOptions::default());
+        let mut made = edit(&file);
+        let dict = made.builder().dict();
+        made.builder().set_items(dict, &pairs);
+        assert!(
+            part.map(bytes).map_err(|e| e.to_string()) == of(&made, dict),
+            "{}",
+            path.display()
+        );
+        // Nodes keep their ids when something is changed, and what else is taken is there already.
+        if root == file.root().id() {
+            shared += 1;
+            for document in [&held, &copied, &made] {
+                for entry in file.tensors().iter().filter(|e| e.part_of().is_none()) {
+                    assert_eq!(document.imported(&file, entry.node()), Some(entry.node()));
+                }
+            }
+            let (mut held, mut made) = (held, made);
+            assert_eq!(held.import(&file, file.root()).unwrap(), root);
+            assert_eq!(made.import(&file, file.root()).unwrap(), root);
+            assert!(laid_out(&held) == laid_out(&file.edit().unwrap()), "{}", path.display());
+        }
+    }
+    assert!(shared > 50, "{shared}");
+}
+
+/// A file that is changed without a change to what the document was made from.
+#[test]
+fn a_change_stays_in_the_document() {
+    let file = TorchFile::open(fixtures("lightning/adam.ckpt")).unwrap();
+    let (before, globals) = (laid_out(&edit(&file)), file.graph().globals().count());
+    let mut document = file.edit().unwrap();
+    let epoch = document.builder().int(77);
+    document.set("epoch", epoch).unwrap();
+    let callable = document.builder().global("torch._utils", "_rebuild_tensor_v2");
+    assert_eq!(document.builder().global("torch._utils", "_rebuild_tensor_v2"), callable);
+    assert_eq!(document.root().graph().globals().count(), globals, "names stand there once");
+    assert!(document.root().graph().pickle().is_empty());
+    assert_eq!(file.lookup("epoch").unwrap().as_int(), Some(2));
+    assert!(laid_out(&edit(&file)) == before);
+    let changed = document.into_file("changed").unwrap();
+    assert_eq!(changed.lookup("epoch").unwrap().as_int(), Some(77));
+    assert_eq!(tensors(&changed), tensors(&file));
+    // One that was never changed, as the file that it is.
+    let same = file.edit().unwrap().into_file("same").unwrap();
+    assert_eq!(tensors(&same), tensors(&file));
+    assert!(laid_out(&edit(&same)) == before);
+}
+
 /// Every member that another program reads of an archive, its checksum checked.
 fn members(archive: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut archive = zip::ZipArchive::new(std::io::Cursor::new(archive)).unwrap();

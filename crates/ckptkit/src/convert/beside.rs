@@ -82,12 +82,17 @@ fn identities(layout: &Layout) -> Result<BTreeMap<String, String>> {
     for (path, file) in layout.files() {
         let Some(name) = path.map(EntryPath::as_str) else { continue };
         let section = || file.clone().into_section(name);
-        let content = match name {
-            METADATA => Some(section().read(u64::MAX)?),
-            META => TorchFile::from_section(&section())?.pickle()?,
-            _ => None,
+        let identity = match (name, file.segments()) {
+            // It is as large as all the rest: no copy is made for its sake.
+            (METADATA, [(_, Segment::Literal(bytes))]) => identity(bytes),
+            (METADATA, _) => identity(&section().read(u64::MAX)?),
+            (META, _) => match TorchFile::from_section(&section())?.pickle()? {
+                Some(pickle) => identity(&pickle),
+                None => continue,
+            },
+            _ => continue,
         };
-        found.extend(content.map(|content| (name.to_owned(), identity(&content))));
+        found.insert(name.to_owned(), identity);
     }
     Ok(found)
 }

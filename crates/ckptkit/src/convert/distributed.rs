@@ -66,7 +66,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let (mut document, tensors) = cast(job, checkpoint.whole()?)?;
     let options = WriteOptions::new();
     let lightning = checkpoint.kept_format() == Format::LightningCkpt;
-    let rest = lightning.then(|| rest_of_lightning(&mut document));
+    let rest = lightning.then(|| rest_of_lightning(&document));
     #[cfg(feature = "lightning")]
     let by_name = optimizer::by_name(job, &mut document, &tensors)?;
     let mut flattener = Flattener::new(&document, tensors, &options);
@@ -80,7 +80,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     let (entries, entered) = (flattener.entries, flattener.entered);
     let mut layout = lay_out(job, &entries)?;
     if let Some(rest) = rest {
-        layout.add(EntryPath::new("meta.pt")?, document.layout_of(rest, &options)?)?;
+        layout.add(EntryPath::new("meta.pt")?, document.layout_of_pairs(&rest, &options)?)?;
     }
     beside::add(job, &mut layout, &document, &entered, lightning)?;
     artifacts_left_out(job);
@@ -166,21 +166,12 @@ fn sharded_of_lightning(document: &Document, flattener: &mut Flattener<'_>) -> R
     Ok(())
 }
 
-/// A dict of everything else, which Lightning keeps in `meta.pt`.
-fn rest_of_lightning(document: &mut Document) -> NodeId {
+/// The pairs of everything else, of which Lightning keeps a dict in `meta.pt`.
+fn rest_of_lightning(document: &Document) -> Vec<(NodeId, NodeId)> {
     let sharded =
         |key: NodeRef<'_>| matches!(key.as_str(), Some("state_dict" | "optimizer_states"));
-    let pairs: Vec<(NodeId, NodeId)> = document
-        .root()
-        .pairs()
-        .into_iter()
-        .filter(|(key, _)| !sharded(*key))
-        .map(|(key, value)| (key.id(), value.id()))
-        .collect();
-    let b = document.builder();
-    let dict = b.dict();
-    b.set_items(dict, &pairs);
-    dict
+    let pairs = document.root().pairs().into_iter().filter(|(key, _)| !sharded(*key));
+    pairs.map(|(key, value)| (key.id(), value.id())).collect()
 }
 
 fn lay_out(job: &mut Job<'_>, entries: &[Entry]) -> Result<Layout> {

@@ -235,6 +235,10 @@ pub(super) fn state_dict(
         && job.wish.aliases != super::wish::Aliases::Copy;
     let mapping = mapping_of(file, weights);
     if let (true, Some(mapping)) = (all, mapping) {
+        // The graph as it is, where nothing is added; no more than the mapping is written of it.
+        if let (true, Ok(whole)) = (job.wish.target != Target::LightningCkpt, file.edit()) {
+            *document = whole;
+        }
         let dict = document.import(file, file.graph().node(mapping))?;
         if weights.key.is_none() {
             // What stands beside tensors at the root is no part of a state dict.

@@ -39,7 +39,10 @@ pub(super) fn encode(
     let (extra, tensors) = encoder.storages(&covers, &taken)?;
     encoder.out.push(b'}');
     encoder.check_size()?;
-    Ok(Encoded { json: super::indent::indent(&encoder.out), extra, tensors })
+    let Encoder { out, .. } = encoder;
+    // The text is there twice for a moment; what it was made with is not needed any more.
+    drop((covers, taken));
+    Ok(Encoded { json: super::indent::indent(&out), extra, tensors })
 }
 
 /// How often what the root reaches is referred to, by the node's index.

@@ -14,6 +14,8 @@ use crate::storage::{self, StorageRef};
 /// A file that objects were taken from, and what became of them.
 pub(super) struct Import {
     file: TorchFile,
+    /// All of its nodes are here, under their own ids.
+    whole: bool,
     /// Where its nodes went.
     nodes: NodeMap,
     /// The nodes that refer to its storages.
@@ -36,7 +38,10 @@ impl Document {
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for objects that refer to what is
     /// neither a storage nor a class.
     pub fn import(&mut self, file: &TorchFile, node: NodeRef<'_>) -> Result<NodeId> {
-        self.unchanged = None;
+        if let Some(there) = self.same(file, node.id()) {
+            return Ok(there);
+        }
+        self.own();
         let at = match self.imports.iter().position(|i| i.file.is(file)) {
             Some(at) => at,
             None => {
@@ -85,18 +90,19 @@ impl Document {
     /// Where a node of a file's graph went that this document was made from, or took objects from.
     #[must_use]
     pub fn imported(&self, file: &TorchFile, node: NodeId) -> Option<NodeId> {
-        self.imports.iter().find(|i| i.file.is(file))?.nodes.get(node)
+        let found = || self.imports.iter().find(|i| i.file.is(file))?.nodes.get(node);
+        self.same(file, node).or_else(found)
+    }
+
+    /// The node itself, where the document has the file's whole graph.
+    fn same(&self, file: &TorchFile, node: NodeId) -> Option<NodeId> {
+        let untouched = self.untouched.as_ref().is_some_and(|u| u.file().is(file));
+        let whole = untouched || self.imports.iter().any(|i| i.whole && i.file.is(file));
+        (whole && node.index() < file.graph().len()).then_some(node)
     }
 
     fn start(&mut self, file: &TorchFile) -> Result<Import> {
-        let mut import = Import {
-            file: file.clone(),
-            nodes: NodeMap::new(),
-            storages: HashMap::new(),
-            views: HashMap::new(),
-            located: Located::default(),
-            location: "cpu".into(),
-        };
+        let mut import = Import::new(file);
         if file.container() == Container::TarEra {
             // Tensors are no calls there: each persistent id stands for a whole one.
             let entries: Vec<_> =
@@ -114,7 +120,26 @@ impl Document {
     }
 }
 
-fn storage_of(
+impl Import {
+    fn new(file: &TorchFile) -> Self {
+        Self {
+            file: file.clone(),
+            whole: false,
+            nodes: NodeMap::new(),
+            storages: HashMap::new(),
+            views: HashMap::new(),
+            located: Located::default(),
+            location: "cpu".into(),
+        }
+    }
+
+    /// Of a file whose graph the document has a copy of.
+    pub(super) fn whole(file: &TorchFile) -> Self {
+        Self { whole: true, ..Self::new(file) }
+    }
+}
+
+pub(super) fn storage_of(
     file: &TorchFile,
     wanted: &StorageRef<'_>,
     location: &Arc<str>,

@@ -33,7 +33,8 @@ impl Document {
     ///
     /// # Errors
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for an object that is too large.
-    pub fn into_file(self, name: &str) -> Result<TorchFile> {
+    pub fn into_file(mut self, name: &str) -> Result<TorchFile> {
+        self.own();
         let Self { mut builder, root, stored, .. } = self;
         // The nodes that say which storage is meant, each once.
         let mut places = BTreeMap::new();

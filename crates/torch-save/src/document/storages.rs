@@ -121,7 +121,6 @@ impl Document {
             [one] => Body::of(one),
             many => Body::Tensors(many.to_vec()),
         };
-        self.unchanged = None;
         let location = location.into();
         Ok(self.store(Stored { dtype, location, numel, body: Ok(body) }))
     }

@@ -29,7 +29,7 @@ impl Document {
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported), naming the tensor, for one without
     /// bytes and for dtypes that torch lacks, or has only together with scales.
     pub fn tensors(&mut self, tensors: &[Tensor]) -> Result<Vec<NodeId>> {
-        self.unchanged = None;
+        self.own();
         let placed = self.place(tensors)?;
         tensors
             .iter()

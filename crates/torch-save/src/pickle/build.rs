@@ -51,6 +51,18 @@ impl Builder {
         Self { graph: Graph::none(), globals: hash::HashMap::new(), failure: None }
     }
 
+    /// A graph that was read, with everything in it under its own id.
+    pub(crate) fn of(graph: &Graph) -> Self {
+        let graph = Graph { protocol: 0, consumed: 0, ..graph.clone() };
+        let mut builder = Self { graph, ..Self::new() };
+        for index in 0..narrow(builder.graph.globals.len()) {
+            let id = builder.add(Repr::Global(index));
+            let (module, name) = builder.graph.spelled(index);
+            builder.globals.entry(module.to_owned()).or_default().insert(name.to_owned(), id);
+        }
+        builder
+    }
+
     /// The graph whose root is `root`.
     ///
     /// # Errors
@@ -197,6 +209,11 @@ impl Builder {
     /// What the container has under an id.
     pub fn persistent(&mut self, id: NodeId) -> NodeId {
         self.add(Repr::PersId(id.0))
+    }
+
+    /// Gives what is persistent another id.
+    pub(crate) fn set_persistent(&mut self, node: NodeId, id: NodeId) {
+        self.graph.nodes[node.0 as usize].repr = Repr::PersId(id.0);
     }
 
     /// Adds items at the end of a list, or of an object that takes them.

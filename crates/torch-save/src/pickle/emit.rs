@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Error, Result};
 
-use super::graph::{Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, narrow};
+use super::graph::{Graph, MutKind, Node, NodeId, Repr, Span, narrow};
 use super::node::NodeRef;
 use super::opcodes::{Opcodes, length};
 use super::paged::Paged;
@@ -27,9 +27,8 @@ pub(crate) struct StorageId<'g> {
     pub(crate) numel: u64,
 }
 
-/// Says how a persistent id is spelled, in the order in which they are written; `None` leaves it as
-/// it is.
-pub(crate) type Spell<'s, 'g> = dyn FnMut(NodeRef<'g>) -> Result<Option<StorageId<'g>>> + 's;
+/// Says how a persistent id is spelled, in the order in which they are written.
+pub(crate) type Spell<'s, 'g> = dyn FnMut(NodeRef<'g>) -> Result<StorageId<'g>> + 's;
 
 impl Graph {
     /// The object as a pickle of protocol 2.
@@ -39,23 +38,37 @@ impl Graph {
     /// immutable object is a part of itself, which no pickle says;
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for text of 4 GiB and more.
     pub fn to_pickle(&self) -> Result<Vec<u8>> {
-        emit(self, self.root().id(), &mut |_| Ok(None))
+        emit(self, Root::Node(self.root().id()), None)
     }
 }
 
+/// What is written of a graph.
+#[derive(Clone, Copy)]
+pub(crate) enum Root<'a> {
+    Node(NodeId),
+    /// A dict of these pairs, which is no node itself.
+    Dict(&'a [(NodeId, NodeId)]),
+}
+
+/// Persistent ids stay as they are where nothing spells them.
 pub(crate) fn emit<'g>(
     graph: &'g Graph,
-    root: NodeId,
-    spell: &mut Spell<'_, 'g>,
+    root: Root<'_>,
+    spell: Option<&mut Spell<'_, 'g>>,
 ) -> Result<Vec<u8>> {
     let mut emitter = Emitter {
         graph,
+        states: count_references(graph, root, spell.is_some()),
         spell,
         out: Opcodes::new(),
-        states: count_references(graph, root),
         words: HashMap::new(),
-        tasks: vec![Task::Visit(root.0)],
+        runs: Vec::new(),
+        tasks: Vec::new(),
     };
+    match root {
+        Root::Node(id) => emitter.tasks.push(Task::Visit(id.0)),
+        Root::Dict(pairs) => emitter.dict(pairs),
+    }
     emitter.run()?;
     emitter.out.push(b'.');
     Ok(emitter.out.out)
@@ -63,12 +76,15 @@ pub(crate) fn emit<'g>(
 
 /// How often what the root reaches is referred to. Where an object that cannot change holds itself
 /// by way of one that can, it is begun twice, and whatever lies on the way is met again: then
-/// everything counts as referred to often.
-fn count_references(graph: &Graph, root: NodeId) -> Paged<State> {
+/// everything counts as referred to often. Persistent ids that are `spelled` refer to nothing.
+fn count_references(graph: &Graph, root: Root<'_>, spelled: bool) -> Paged<State> {
     let mut states = Paged::new(State { references: 0, memo: ABSENT, entered: 0, open: false });
     let mut knotted = false;
     // A node, and whether its references have been followed.
-    let mut pending = vec![(root, false)];
+    let mut pending = match root {
+        Root::Node(id) => vec![(id, false)],
+        Root::Dict(pairs) => pairs.iter().flat_map(|&(k, v)| [(k, false), (v, false)]).collect(),
+    };
     while let Some((id, done)) = pending.pop() {
         let state = states.get_mut(id.index());
         if done {
@@ -79,7 +95,14 @@ fn count_references(graph: &Graph, root: NodeId) -> Paged<State> {
         if state.references == 1 {
             state.open = true;
             pending.push((id, true));
-            graph.each_reference(id, &mut |child| pending.push((child, false)));
+            // Its id comes first.
+            let repr = graph.nodes[id.index()].repr;
+            let mut skip = spelled && matches!(repr, Repr::PersId(_));
+            graph.each_reference(id, &mut |child| {
+                if !std::mem::take(&mut skip) {
+                    pending.push((child, false));
+                }
+            });
         } else if state.open {
             let repr = graph.nodes[id.index()].repr;
             knotted |= !matches!(repr, Repr::List | Repr::Dict | Repr::Set);
@@ -123,12 +146,14 @@ enum Task {
 
 struct Emitter<'s, 'e, 'g> {
     graph: &'g Graph,
-    spell: &'e mut Spell<'s, 'g>,
+    spell: Option<&'e mut Spell<'s, 'g>>,
     out: Opcodes,
     /// Of what the root reaches.
     states: Paged<State>,
     /// Memo entries of text and names that no node stands for.
     words: HashMap<Vec<u8>, u32>,
+    /// Items that came in several goes, as if they stood behind the graph's edges.
+    runs: Vec<NodeId>,
     tasks: Vec<Task>,
 }
 
@@ -144,6 +169,21 @@ impl Emitter<'_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Starts a dict that is referred to by nothing.
+    fn dict(&mut self, pairs: &[(NodeId, NodeId)]) {
+        self.out.push(b'}');
+        for batch in pairs.chunks(BATCH).rev() {
+            let one = batch.len() == 1;
+            self.tasks.push(Task::Op(if one { b's' } else { b'u' }));
+            for (key, value) in batch.iter().rev() {
+                self.tasks.extend([Task::Visit(value.0), Task::Visit(key.0)]);
+            }
+            if !one {
+                self.tasks.push(Task::Op(b'('));
+            }
+        }
     }
 
     fn visit(&mut self, id: u32) -> Result<()> {
@@ -236,11 +276,11 @@ impl Emitter<'_, '_, '_> {
             Repr::Set => {
                 self.word(b"c__builtin__\nset\n");
                 self.out.push(b']');
-                let added = self.graph.records(NodeId(id)).filter(|m| m.kind == MutKind::AddItems);
-                let items = |m: MutRecord| Span { start: m.start, len: m.len };
-                let runs: Vec<Task> =
-                    added.map(|m| Task::Items(MutKind::Append, items(m))).collect();
-                self.tasks.extend(runs.into_iter().rev());
+                let last = self.graph.nodes[id as usize].last_mut;
+                if let Some(record) = self.graph.muts.get(last as usize) {
+                    let (items, _) = self.joined(record.next, last);
+                    self.tasks.push(Task::Items(MutKind::Append, items));
+                }
             }
             Repr::Reduce(callable, args) | Repr::NewObj(callable, args) => {
                 self.tasks.extend([Task::Visit(args), Task::Visit(callable)]);
@@ -305,18 +345,48 @@ impl Emitter<'_, '_, '_> {
 
     fn muts(&mut self, at: u32, last: u32) {
         let Some(&record) = self.graph.muts.get(at as usize) else { return };
-        if at != last {
-            self.tasks.push(Task::Muts { at: record.next, last });
+        let (items, end) = match record.kind {
+            MutKind::Build => (Span { start: 0, len: 0 }, at),
+            _ => self.joined(at, last),
+        };
+        if end != last {
+            self.tasks.push(Task::Muts { at: self.graph.muts[end as usize].next, last });
         }
         match record.kind {
-            MutKind::Build => {
-                self.tasks.extend([Task::Op(b'b'), Task::Visit(record.start)]);
-            }
-            kind => {
-                let span = Span { start: record.start, len: record.len };
-                self.tasks.push(Task::Items(kind, span));
-            }
+            MutKind::Build => self.tasks.extend([Task::Op(b'b'), Task::Visit(record.start)]),
+            kind => self.tasks.push(Task::Items(kind, items)),
         }
+    }
+
+    /// The items of a change and of those of its kind that follow it, as one run: how many went in
+    /// together says nothing of the object. Gives the last of them.
+    fn joined(&mut self, mut at: u32, last: u32) -> (Span, u32) {
+        let graph = self.graph;
+        let record = graph.muts[at as usize];
+        let mut items = Span { start: record.start, len: record.len };
+        while at != last {
+            let next_at = graph.muts[at as usize].next;
+            let next = graph.muts[next_at as usize];
+            let end = graph.edges.len() + self.runs.len();
+            // No graph is that large; as several runs it is as right.
+            let fits = u32::try_from(end + (items.len + next.len) as usize).is_ok();
+            if next.kind != record.kind || !fits {
+                break;
+            }
+            if items.start as usize >= graph.edges.len() {
+                items.len += next.len;
+            } else if items.start + items.len == next.start {
+                items.len += next.len;
+                at = next_at;
+                continue;
+            } else {
+                self.runs.extend_from_slice(graph.ids(items.start, items.len));
+                items = Span { start: narrow(end), len: items.len + next.len };
+            }
+            self.runs.extend_from_slice(graph.ids(next.start, next.len));
+            at = next_at;
+        }
+        (items, at)
     }
 
     fn items(&mut self, kind: MutKind, span: Span) {
@@ -345,7 +415,11 @@ impl Emitter<'_, '_, '_> {
     }
 
     fn visit_later(&mut self, span: Span) {
-        let ids = self.graph.ids(span.start, span.len);
+        let edges = self.graph.edges.len();
+        let ids = match (span.start as usize).checked_sub(edges) {
+            Some(start) if span.len > 0 => &self.runs[start..start + span.len as usize],
+            _ => self.graph.ids(span.start, span.len),
+        };
         self.tasks.extend(ids.iter().rev().map(|id| Task::Visit(id.0)));
     }
 
@@ -371,19 +445,19 @@ impl Emitter<'_, '_, '_> {
     }
 
     fn persistent(&mut self, id: u32, inner: u32) -> Result<()> {
-        match (self.spell)(self.graph.node(NodeId(id)))? {
-            None => self.tasks.extend([Task::Op(b'Q'), Task::Visit(inner)]),
-            Some(storage) => {
-                self.out.push(b'(');
-                self.word_text(b"storage")?;
-                let (module, name) = storage.class;
-                self.word(format!("c{module}\n{name}\n").as_bytes());
-                self.out.text(storage.key.as_bytes())?;
-                self.word_text(storage.location.as_bytes())?;
-                self.out.uint(storage.numel);
-                self.out.extend(b"tQ");
-            }
-        }
+        let Some(spell) = &mut self.spell else {
+            self.tasks.extend([Task::Op(b'Q'), Task::Visit(inner)]);
+            return Ok(());
+        };
+        let storage = spell(self.graph.node(NodeId(id)))?;
+        self.out.push(b'(');
+        self.word_text(b"storage")?;
+        let (module, name) = storage.class;
+        self.word(format!("c{module}\n{name}\n").as_bytes());
+        self.out.text(storage.key.as_bytes())?;
+        self.word_text(storage.location.as_bytes())?;
+        self.out.uint(storage.numel);
+        self.out.extend(b"tQ");
         Ok(())
     }
 

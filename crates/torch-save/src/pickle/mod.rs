@@ -18,7 +18,7 @@ mod text;
 pub use bigint::decimal;
 pub(crate) use bigint::from_decimal;
 pub use build::Builder;
-pub(crate) use emit::{StorageId, emit};
+pub(crate) use emit::{Root, StorageId, emit};
 pub use graph::{Global, Graph, Kind, Mut, NodeId};
 pub use node::NodeRef;
 pub use node_map::NodeMap;

@@ -7,7 +7,7 @@
 //! where storages lie from sizes alone (`calculate_storage_offsets`), so none of this is a matter
 //! of taste.
 
-use ckptkit_core::{Checksum, Error, OutputFile, Result, Segment};
+use ckptkit_core::{Checksum, Error, OutputFile, Result, Section, Segment};
 
 const UTF8: u16 = 0x0800;
 const DESCRIPTOR: u16 = 0x0008;
@@ -27,6 +27,13 @@ impl NewMember {
     /// A storage under its key.
     pub(crate) fn storage(key: &str, body: OutputFile, crc: Option<u32>) -> Self {
         Self { name: format!("data/{key}"), body, crc }
+    }
+
+    /// A member that lies in a section, and is at hand as well.
+    pub(crate) fn known(name: &str, section: Section, bytes: &[u8]) -> Result<Self> {
+        let mut body = OutputFile::default();
+        body.push(Segment::Section(section))?;
+        Ok(Self { name: name.to_owned(), body, crc: Some(crc32fast::hash(bytes)) })
     }
 
     /// A member that is at hand.
@@ -206,7 +213,7 @@ fn short(len: usize) -> Result<u16> {
 mod tests {
     use std::path::PathBuf;
 
-    use ckptkit_core::{CopyOptions, Existing, Layout, Limits, Section};
+    use ckptkit_core::{CopyOptions, Existing, Layout, Limits};
 
     use super::*;
     use crate::zip::Archive;
