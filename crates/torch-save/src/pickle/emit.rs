@@ -95,14 +95,12 @@ fn count_references(graph: &Graph, root: Root<'_>, spelled: bool) -> Paged<State
         if state.references == 1 {
             state.open = true;
             pending.push((id, true));
-            // Its id comes first.
-            let repr = graph.nodes[id.index()].repr;
-            let mut skip = spelled && matches!(repr, Repr::PersId(_));
-            graph.each_reference(id, &mut |child| {
-                if !std::mem::take(&mut skip) {
-                    pending.push((child, false));
-                }
-            });
+            let before = pending.len();
+            graph.each_reference(id, &mut |child| pending.push((child, false)));
+            if spelled && matches!(graph.nodes[id.index()].repr, Repr::PersId(_)) {
+                // Its id comes first.
+                pending.remove(before);
+            }
         } else if state.open {
             let repr = graph.nodes[id.index()].repr;
             knotted |= !matches!(repr, Repr::List | Repr::Dict | Repr::Set);
@@ -347,6 +345,7 @@ impl Emitter<'_, '_, '_> {
         let Some(&record) = self.graph.muts.get(at as usize) else { return };
         let (items, end) = match record.kind {
             MutKind::Build => (Span { start: 0, len: 0 }, at),
+            _ if at == last => (Span { start: record.start, len: record.len }, at),
             _ => self.joined(at, last),
         };
         if end != last {
