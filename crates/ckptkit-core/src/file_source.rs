@@ -5,20 +5,20 @@ use std::io;
 
 use crate::section::ReadAt;
 
-use self::turns::Turns;
+use self::per_thread::PerThread;
 
 /// A file that many threads read at once.
 pub(crate) struct FileSource {
     file: File,
     size: u64,
     name: String,
-    turns: Turns,
+    per_thread: PerThread,
 }
 
 impl FileSource {
     /// A file of `size` bytes; `name` is what messages call it.
     pub(crate) fn new(file: File, size: u64, name: String) -> Self {
-        Self { file, size, name, turns: Turns::default() }
+        Self { file, size, name, per_thread: PerThread::default() }
     }
 }
 
@@ -29,13 +29,13 @@ impl ReadAt for FileSource {
 
     #[cfg(unix)]
     fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let file = self.turns.of_this_thread(&self.file, out.len());
+        let file = self.per_thread.open(&self.file, out.len());
         std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
     }
 
     #[cfg(windows)]
     fn read_exact_at(&self, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
-        let file = self.turns.of_this_thread(&self.file, out.len());
+        let file = self.per_thread.open(&self.file, out.len());
         while !out.is_empty() {
             match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -63,7 +63,7 @@ impl ReadAt for FileSource {
 /// file: two threads at two places look like one that jumps about, ahead of which nothing can be
 /// read. So each has the file open for itself.
 #[cfg(target_os = "linux")]
-mod turns {
+mod per_thread {
     use std::fs::File;
     use std::os::fd::AsRawFd;
     use std::sync::OnceLock;
@@ -85,10 +85,10 @@ mod turns {
 
     /// The file, opened once more for each thread but those of the first number.
     #[derive(Default)]
-    pub(super) struct Turns([OnceLock<Option<Again>>; THREADS - 1]);
+    pub(super) struct PerThread([OnceLock<Option<Again>>; THREADS - 1]);
 
-    impl Turns {
-        pub(super) fn of_this_thread<'a>(&'a self, file: &'a File, len: usize) -> &'a File {
+    impl PerThread {
+        pub(super) fn open<'a>(&'a self, file: &'a File, len: usize) -> &'a File {
             if len < LEAST {
                 return file;
             }
@@ -134,14 +134,14 @@ mod turns {
             // What is opened again is the same file, whatever its path is now.
             std::fs::remove_file(&path).unwrap();
             std::fs::write(&path, b"another file").unwrap();
-            let turns = Turns::default();
+            let files = PerThread::default();
             let mut seen = std::collections::BTreeSet::new();
             // Other threads of this process take numbers as well.
             for _ in 0..1000 {
                 let read = || {
-                    let short = turns.of_this_thread(&file, LEAST - 1);
+                    let short = files.open(&file, LEAST - 1);
                     assert_eq!(short.as_raw_fd(), file.as_raw_fd());
-                    let own = turns.of_this_thread(&file, LEAST);
+                    let own = files.open(&file, LEAST);
                     (own.as_raw_fd(), own.metadata().unwrap().len())
                 };
                 seen.insert(std::thread::scope(|s| s.spawn(read).join().unwrap()));
@@ -156,14 +156,14 @@ mod turns {
 }
 
 #[cfg(not(target_os = "linux"))]
-mod turns {
+mod per_thread {
     use std::fs::File;
 
     #[derive(Default)]
-    pub(super) struct Turns;
+    pub(super) struct PerThread;
 
-    impl Turns {
-        pub(super) fn of_this_thread<'a>(&'a self, file: &'a File, _: usize) -> &'a File {
+    impl PerThread {
+        pub(super) fn open<'a>(&'a self, file: &'a File, _: usize) -> &'a File {
             file
         }
     }

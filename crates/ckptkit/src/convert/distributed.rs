@@ -63,10 +63,12 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     if let Some(source) = checkpoint.distributed().filter(|_| !anew) {
         return reshard(job, source);
     }
-    let (mut document, tensors) = cast(job, checkpoint.whole()?)?;
+    let (document, tensors) = cast(job, checkpoint.whole()?)?;
     let options = WriteOptions::new();
     let lightning = checkpoint.kept_format() == Format::LightningCkpt;
     let rest = lightning.then(|| rest_of_lightning(&document));
+    #[cfg(feature = "lightning")]
+    let mut document = document;
     #[cfg(feature = "lightning")]
     let by_name = optimizer::by_name(job, &mut document, &tensors)?;
     let mut flattener = Flattener::new(&document, tensors, &options);

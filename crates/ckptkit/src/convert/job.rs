@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ckptkit_core::{Layout, Tensor};
 
 use super::report::{Kind, LeftOut, Report};
-use super::wish::Convert;
+use super::wish::{Aliases, Convert};
 use crate::checkpoint::Checkpoint;
 
 /// A conversion while it is laid out.
@@ -42,6 +42,15 @@ pub(super) enum Object {
 }
 
 impl Job<'_> {
+    /// Whether all weights are wanted, as they are and under their names.
+    pub(super) fn keeps_weights(&self) -> bool {
+        let wish = self.wish;
+        !wish.selection.selects()
+            && !wish.selection.renames()
+            && wish.dtype.is_none()
+            && wish.aliases != Aliases::Copy
+    }
+
     pub(super) fn left_out(&mut self, path: &str, kind: Kind, why: impl Into<String>) {
         self.report.left_out.push(LeftOut { path: path.to_owned(), kind, why: why.into() });
     }

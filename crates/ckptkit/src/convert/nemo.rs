@@ -4,12 +4,10 @@ use std::path::Path;
 
 use ckptkit_core::{Error, ErrorKind, Layout, OutputFile, Result, ResultExt, Section, TensorInfo};
 use nemo_archive::{Builder, Editor, NemoArchive, NewArchive, WriteOptions};
-use torch_save::Document;
 
 use super::job::{Chosen, Job, LaidOut};
 use super::report::Kind;
-use super::torch::state_dict;
-use super::wish::Aliases;
+use super::torch::state_dict_alone;
 use crate::Value;
 use crate::opened::Config;
 use crate::weights::Weights;
@@ -36,7 +34,8 @@ pub(super) fn weights(job: &mut Job<'_>, weights: &Weights, kept: Vec<Chosen>) -
     };
     // An archive of the same weights is the source with its members copied; forms that no loader
     // of today's archives reads are written anew.
-    let editor = match job.checkpoint.nemo().filter(|_| is_untouched(job)).map(Editor::new) {
+    let untouched = job.keeps_weights() && job.wish.weights_key.is_none();
+    let editor = match job.checkpoint.nemo().filter(|_| untouched).map(Editor::new) {
         Some(Err(e)) if e.kind() == ErrorKind::Unsupported => None,
         editor => editor.transpose()?,
     };
@@ -55,20 +54,8 @@ pub(super) fn weights(job: &mut Job<'_>, weights: &Weights, kept: Vec<Chosen>) -
     Ok((layout, kept.into_iter().map(|c| c.tensor).collect()))
 }
 
-/// Whether the source's weights are wanted as they are, so that their files can be copied whole.
-fn is_untouched(job: &Job<'_>) -> bool {
-    let wish = job.wish;
-    !wish.selection.selects()
-        && !wish.selection.renames()
-        && wish.dtype.is_none()
-        && wish.weights_key.is_none()
-        && wish.aliases != Aliases::Copy
-}
-
 fn weights_file(job: &mut Job<'_>, weights: &Weights, kept: &[Chosen]) -> Result<OutputFile> {
-    let mut document = Document::new();
-    let root = state_dict(job, &mut document, weights, kept)?;
-    document.set_root(root);
+    let document = state_dict_alone(job, weights, kept)?;
     let mut options = torch_save::WriteOptions::new();
     options.align = job.wish.align.unwrap_or(options.align);
     options.root = ROOT.into();

@@ -17,9 +17,7 @@ use crate::weights::Weights;
 
 /// The bare state dict.
 pub(super) fn weights(job: &mut Job<'_>, weights: &Weights, kept: Vec<Chosen>) -> Result<LaidOut> {
-    let mut document = Document::new();
-    let root = state_dict(job, &mut document, weights, &kept)?;
-    document.set_root(root);
+    let document = state_dict_alone(job, weights, &kept)?;
     for key in job.checkpoint.value_keys() {
         job.left_out(&key, Kind::Value, "a state dict holds the model's weights only");
     }
@@ -42,7 +40,8 @@ pub(super) fn lightning(
     use lightning_ckpt::{NewCkpt, STATE_DICT};
 
     let mut document = Document::new();
-    let state_dict = state_dict(job, &mut document, weights, &kept)?;
+    let mapping = mapping_of(job, weights);
+    let state_dict = state_dict(job, &mut document, weights, &kept, mapping)?;
     let training = job.checkpoint.training();
     let mut new = NewCkpt::new(state_dict);
     new.epoch = training.and_then(|t| t.epoch).unwrap_or(0);
@@ -217,28 +216,35 @@ pub(super) fn with_attributes(file: &TorchFile) -> HashSet<String> {
     wholes.map(|at| file.tensors()[at].tensor().name().to_owned()).collect()
 }
 
-/// The node of the state dict. What comes from a torch file and keeps its names keeps its mapping
-/// too, with the `_metadata` of its modules and what else it holds.
-pub(super) fn state_dict(
+/// A document that is the state dict and nothing else.
+pub(super) fn state_dict_alone(
     job: &mut Job<'_>,
+    weights: &Weights,
+    kept: &[Chosen],
+) -> Result<Document> {
+    let mapping = mapping_of(job, weights);
+    // The graph of the file as it is: no more than the mapping is written of it.
+    let file = job.checkpoint.torch_file().filter(|_| mapping.is_some() && job.keeps_weights());
+    let mut document = file.and_then(|file| file.edit().ok()).unwrap_or_default();
+    let root = state_dict(job, &mut document, weights, kept, mapping)?;
+    document.set_root(root);
+    Ok(document)
+}
+
+/// The node of the state dict. What comes from a torch file and keeps its names keeps its `mapping`
+/// too, with the `_metadata` of its modules and what else it holds.
+fn state_dict(
+    job: &Job<'_>,
     document: &mut Document,
     weights: &Weights,
     kept: &[Chosen],
+    mapping: Option<NodeId>,
 ) -> Result<NodeId> {
     let Some(file) = job.checkpoint.torch_file() else {
         let tensors: Vec<Tensor> = kept.iter().map(|c| c.tensor.clone()).collect();
         return document.state_dict(&tensors);
     };
-    let all = !job.wish.selection.selects()
-        && !job.wish.selection.renames()
-        && job.wish.dtype.is_none()
-        && job.wish.aliases != super::wish::Aliases::Copy;
-    let mapping = mapping_of(file, weights);
-    if let (true, Some(mapping)) = (all, mapping) {
-        // The graph as it is, where nothing is added; no more than the mapping is written of it.
-        if let (true, Ok(whole)) = (job.wish.target != Target::LightningCkpt, file.edit()) {
-            *document = whole;
-        }
+    if let Some(mapping) = mapping.filter(|_| job.keeps_weights()) {
         let dict = document.import(file, file.graph().node(mapping))?;
         if weights.key.is_none() {
             // What stands beside tensors at the root is no part of a state dict.
@@ -286,8 +292,10 @@ pub(super) fn state_dict(
     Ok(dict)
 }
 
-/// The mapping from names to tensors that is the weights, where there is one.
-fn mapping_of(file: &TorchFile, weights: &Weights) -> Option<NodeId> {
+/// The mapping from names to tensors that is the weights, where the source is a torch file that has
+/// one.
+fn mapping_of(job: &Job<'_>, weights: &Weights) -> Option<NodeId> {
+    let file = job.checkpoint.torch_file()?;
     let mut node = file.root();
     if let Some(key) = &weights.key {
         node = key.split('.').try_fold(node, |node, key| node.get(key))?;
