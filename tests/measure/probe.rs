@@ -4,6 +4,7 @@
 //! ```text
 //! probe list PATH           opens and lists: seconds, tensors, anonymous bytes that stay
 //! probe tensor PATH NAME    opens and reads one tensor
+//! probe digest PATH             opens, hashes the weights
 //! probe sha256 BYTES        the rate that `digest` could have: two threads, from the cache
 //! probe verify SOURCE OUTPUT    converts, verifies: seconds from the last byte's being written
 //! probe read FILE…          the rate that `--verify` could have: two threads, page cache
@@ -37,6 +38,7 @@ fn main() {
     let said = match args.as_slice() {
         ["list", path] => list(path.as_ref()),
         ["tensor", path, name] => tensor(path.as_ref(), name),
+        ["digest", path] => digest(path.as_ref()),
         ["verify", source, output] => verify(source.as_ref(), output.as_ref()),
         ["sha256", bytes] => sha256(bytes.parse().unwrap()),
         ["read", files @ ..] => read(files),
@@ -69,6 +71,16 @@ fn tensor(path: &Path, name: &str) -> Value {
     let found = bytes.iter().find(|t| t.name() == name).unwrap_or_else(|| panic!("no {name}"));
     let bytes = black_box(found.read().unwrap()).len();
     json!({"seconds": start.elapsed().as_secs_f64(), "bytes": bytes})
+}
+
+fn digest(path: &Path) -> Value {
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(path).unwrap();
+    let tensors = checkpoint.weights().unwrap().tensors;
+    let digest = ckptkit::digest(tensors.iter(), &|_| true).unwrap();
+    assert!(digest.failures.is_empty());
+    black_box(digest.lines());
+    json!({"seconds": start.elapsed().as_secs_f64()})
 }
 
 /// When the output stood at its destination.

@@ -219,7 +219,8 @@ pub(crate) struct Convert {
     /// Threads that move bytes; 0 chooses
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Say on stderr how the bytes were moved: through the page cache, past it, or shared
+    /// Say on stderr how long it took, and how the bytes were moved: through the page cache, past it,
+    /// or shared
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// Force the output to the disk before it appears

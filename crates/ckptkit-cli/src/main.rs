@@ -29,6 +29,7 @@ fn keep_freed_pages() {
 }
 
 fn main() -> ExitCode {
+    progress::begin();
     keep_freed_pages();
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -1,19 +1,28 @@
 //! Progress on a terminal, and stopping on Ctrl-C.
 
 use std::ops::ControlFlow;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ckptkit::{CopyReport, Observer, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
+static BEGUN: OnceLock<Instant> = OnceLock::new();
+
+/// From here on counts what `--verbose` says of time.
+pub(crate) fn begin() {
+    BEGUN.get_or_init(Instant::now);
+}
 
 /// A bar with rate and time left on stderr when that is a terminal; nothing elsewhere. Ctrl-C and
 /// a request to terminate stop the work that it watches, so that it can clean up.
 pub(crate) struct Bar {
     bar: ProgressBar,
-    /// Whether to say in the end how the bytes were moved.
+    /// When everything was read and laid out, and writing began.
+    planned: Instant,
+    /// Whether to say in the end how long it took, and how the bytes were moved.
     verbose: bool,
 }
 
@@ -35,10 +44,10 @@ impl Bar {
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(doing);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, verbose: false }
+        Self { bar, planned: Instant::now(), verbose: false }
     }
 
-    /// The same, which says in the end by which way the bytes went.
+    /// The same, which says in the end how long it took, and by which way the bytes went.
     pub(crate) fn verbose(mut self, verbose: bool) -> Self {
         self.verbose = verbose;
         self
@@ -65,10 +74,14 @@ impl Observer for Bar {
         if self.verbose {
             let (shared, direct) = (report.shared_bytes, report.direct_bytes);
             let buffered = report.bytes - shared - direct;
+            let begun = BEGUN.get().copied().unwrap_or(self.planned);
             let line = format!(
-                "{} bytes in {} file(s): {buffered} through the page cache, {direct} past it, \
-                 {shared} shared with the source",
-                report.bytes, report.files
+                "{} bytes in {} file(s), planned in {:.4} s, written in {:.4} s: \
+                 {buffered} through the page cache, {direct} past it, {shared} shared with the source",
+                report.bytes,
+                report.files,
+                (self.planned - begun).as_secs_f64(),
+                self.planned.elapsed().as_secs_f64(),
             );
             self.bar.suspend(|| eprintln!("{line}"));
         }

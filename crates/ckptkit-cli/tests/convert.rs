@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{fixture, json, names, refused, stdout, tree};
+use common::{fixture, json, names, refused, run, stdout, tree};
 
 fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
@@ -34,6 +34,31 @@ fn verify_reads_the_output_back() {
         let to = text(&dir.path().join(name));
         let args = ["convert", "--verify", "--max-shard-size", "1KB", &fixture(source), &to];
         assert!(stdout(&args).starts_with("wrote "), "{source}");
+    }
+}
+
+#[test]
+fn verbose_says_how_long_it_took_and_how_bytes_were_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let nemo = fixture("nemo/rnnt_bpe.nemo");
+    let out = |name: &str| dir.path().join(name);
+    for (args, out) in [
+        (vec!["convert", &nemo], out("a.safetensors")),
+        (vec!["nemo", "set", &nemo, "optim.lr=1e-4", "--gzip", "-o"], out("b.nemo")),
+        (vec!["lightning", "slim", &fixture("lightning/adam.ckpt")], out("c.ckpt")),
+    ] {
+        let ran = run(&[&args[..], &[&text(&out), "--quiet", "-v"]].concat());
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{args:?} {}", ran.stderr);
+        let len = out.metadata().unwrap().len();
+        let said = ran.stderr.strip_prefix(&format!("{len} bytes in 1 file(s), planned in "));
+        let said = said.unwrap_or_else(|| panic!("{args:?} {}", ran.stderr));
+        let (plan, said) = said.split_once(" s, written in ").unwrap();
+        let (write, said) = said.split_once(" s: ").unwrap();
+        for seconds in [plan, write] {
+            assert!(seconds.parse::<f64>().is_ok_and(|s| s >= 0.0), "{seconds}");
+        }
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.ends_with(" shared with the source\n"), "{said}");
     }
 }
 

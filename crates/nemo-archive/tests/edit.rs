@@ -474,14 +474,27 @@ fn gzip_holds_the_plain_archive() {
         let archive = editor().layout(&options()).unwrap();
         archive.write_gzip(&to, Existing::Refuse, copy).map(|report| (to, report))
     };
-    struct Watch(Mutex<Vec<(u64, u64)>>, u64);
+    #[derive(Default)]
+    struct Watch {
+        stop: u64,
+        seen: Mutex<Vec<(u64, u64)>>,
+        written: Mutex<Vec<u64>>,
+    }
     impl ckptkit_core::Observer for Watch {
         fn on_progress(&self, p: ckptkit_core::Progress) -> ControlFlow<()> {
-            self.0.lock().unwrap().push((p.bytes_done, p.bytes_total));
-            if p.bytes_done >= self.1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            self.seen.lock().unwrap().push((p.bytes_done, p.bytes_total));
+            if p.bytes_done >= self.stop {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        }
+
+        fn on_written(&self, report: &ckptkit_core::CopyReport) {
+            self.written.lock().unwrap().push(report.bytes);
         }
     }
-    let watch = Watch(Mutex::default(), u64::MAX);
+    let watch = Watch { stop: u64::MAX, ..Watch::default() };
     let mut copy = CopyOptions::default();
     copy.observer = &watch;
     let (one, report) = write("one.nemo", &copy).unwrap();
@@ -489,10 +502,11 @@ fn gzip_holds_the_plain_archive() {
     let (one, two) = (std::fs::read(one).unwrap(), std::fs::read(two).unwrap());
     assert_eq!(one, two);
     assert_eq!(report.bytes, one.len() as u64);
+    assert_eq!(*watch.written.lock().unwrap(), [report.bytes], "told once, when it stands");
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(&one[..]).read_to_end(&mut plain).unwrap();
     assert_eq!(plain, layout(editor()));
-    let seen = watch.0.lock().unwrap();
+    let seen = watch.seen.lock().unwrap();
     let total = 2 * plain.len() as u64;
     assert_eq!(seen.last(), Some(&(total, total)));
     assert!(seen.is_sorted());
@@ -502,10 +516,11 @@ fn gzip_holds_the_plain_archive() {
 
     // Stopped in either pass, it leaves nothing.
     for stop in [1, plain.len() as u64 + 1] {
-        let watch = Watch(Mutex::default(), stop);
+        let watch = Watch { stop, ..Watch::default() };
         let mut copy = CopyOptions::default();
         copy.observer = &watch;
         assert_eq!(write("three.nemo", &copy).unwrap_err().kind(), ErrorKind::Cancelled);
+        assert!(watch.written.lock().unwrap().is_empty());
     }
     assert!(write("one.nemo", &CopyOptions::default()).is_err());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);

@@ -70,7 +70,8 @@ pub(super) struct Case {
     pub(super) place: Place,
     pub(super) limit: Limit,
     pub(super) check: Check,
-    /// The same in one process, by `probe`.
+    /// The same in a process of `probe`. Without it, the program says with `--verbose` how long it
+    /// took inside.
     pub(super) inside: Option<&'static str>,
     pub(super) peers: &'static [Peer],
 }
@@ -151,6 +152,14 @@ const fn one(name: &'static str, source: &'static str) -> Case {
     case
 }
 
+const fn digesting(name: &'static str, source: &'static str) -> Case {
+    let (run, limit) = ("digest {src} --weights", Limit(1.0, 1.0 / 0.7));
+    let mut case = warm(name, "digest", source, run, "", limit, Check::Nothing);
+    case.against = Against::Sha256;
+    case.inside = Some("digest {src}");
+    case
+}
+
 /// What `--verify` adds: read back and compared, within a process that converts before.
 const fn verifying(name: &'static str, source: &'static str) -> Case {
     let run = "convert {src} {out} --verify";
@@ -161,14 +170,8 @@ const fn verifying(name: &'static str, source: &'static str) -> Case {
     case
 }
 
-const fn against(mut case: Case, against: Against) -> Case {
-    case.against = against;
-    case
-}
-
 const CONVERT: &str = "convert {src} {out}";
 const TO_BF16: &str = "convert {src} {out} --dtype bf16";
-const DIGEST: &str = "digest {src} --weights";
 const BOX: &str = "distributed, column or 2-D shards → safetensors";
 const SAME: &str = "safetensors → safetensors";
 const CAST: &str = "fp32 → bf16 on the way";
@@ -378,22 +381,8 @@ pub(super) const CASES: &[Case] = &[
     one("one-from-rows", "rows"),
     one("one-from-columns", "columns"),
     one("one-from-shards", "shards"),
-    against(
-        warm(
-            "digest-ckpt",
-            "digest",
-            "last.ckpt",
-            DIGEST,
-            "",
-            Limit(1.0, 1.0 / 0.7),
-            Check::Nothing,
-        ),
-        Against::Sha256,
-    ),
-    against(
-        warm("digest-rows", "digest", "rows", DIGEST, "", Limit(1.0, 1.0 / 0.7), Check::Nothing),
-        Against::Sha256,
-    ),
+    digesting("digest-ckpt", "last.ckpt"),
+    digesting("digest-rows", "rows"),
     verifying("verify-ckpt", "last.ckpt"),
     verifying("verify-rows", "rows"),
 ];

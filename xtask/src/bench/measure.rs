@@ -68,11 +68,19 @@ impl Reserve {
     }
 }
 
+/// What a program printed.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Of `probe` alone.
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
 /// Runs the calls one after the other under the clock; gives what the last one printed as well.
-pub(super) fn time(calls: &[Call]) -> Result<(Cost, String), String> {
+pub(super) fn time(calls: &[Call]) -> Result<(Cost, Said), String> {
     let before = cpu()?;
     let start = Instant::now();
-    let mut said = String::new();
+    let mut said = Said::default();
     for call in calls {
         let child = spawn(call)?;
         said = finish(call, child)?;
@@ -118,13 +126,15 @@ fn spawn(call: &Call) -> Result<std::process::Child, String> {
     command.spawn().map_err(|e| format!("{}: {e}", call[0]))
 }
 
-fn finish(call: &Call, child: std::process::Child) -> Result<String, String> {
+fn finish(call: &Call, child: std::process::Child) -> Result<Said, String> {
     let out = child.wait_with_output().map_err(|e| format!("{}: {e}", call[0]))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = Said { stdout: text(&out.stdout), stderr: text(&out.stderr) };
     if out.status.success() {
-        return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
+        return Ok(said);
     }
-    let said = String::from_utf8_lossy(&out.stderr);
-    let last = said.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing was said");
+    let last =
+        said.stderr.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("nothing was said");
     let name = Path::new(&call[0]).file_name().unwrap_or_default().to_string_lossy();
     Err(format!("{name} ended with {}: {last}", out.status))
 }

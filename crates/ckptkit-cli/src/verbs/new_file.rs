@@ -19,6 +19,10 @@ pub(crate) struct NewFile {
     /// Force the output to the disk before it appears
     #[arg(long)]
     fsync: bool,
+    /// Say on stderr how long it took, and how the bytes were moved: through the page cache, past it,
+    /// or shared
+    #[arg(short, long)]
+    verbose: bool,
     /// Say what would be done, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -46,6 +50,11 @@ impl NewFile {
     /// What becomes of a file that is there.
     pub(crate) fn existing(&self) -> Existing {
         if self.overwrite { Existing::Replace } else { Existing::Refuse }
+    }
+
+    /// Shows how the writing goes.
+    pub(crate) fn bar(&self, total: u64, quiet: bool) -> Bar {
+        Bar::new("writing", total, quiet).verbose(self.verbose)
     }
 
     pub(crate) fn copy_options<'a>(&self, bar: &'a Bar) -> CopyOptions<'a> {

@@ -78,6 +78,7 @@ fn write(
     output.commit(options.sync)?;
     let mut report = CopyReport::default();
     (report.files, report.bytes) = (1, bytes);
+    options.observer.on_written(&report);
     Ok(report)
 }
 

@@ -11,7 +11,6 @@ use serde::Serialize;
 use super::super::new_file::NewFile;
 use super::super::stdout;
 use crate::exit::Run;
-use crate::progress::Bar;
 use crate::text::{bytes, grouped, plain};
 
 /// Where the new file goes, and how.
@@ -66,7 +65,7 @@ impl Output {
             bytes: file.len(),
         };
         if self.new.writes() {
-            let bar = Bar::new("writing", file.len(), quiet);
+            let bar = self.new.bar(file.len(), quiet);
             let copy = self.new.copy_options(&bar);
             Layout::file(file).write(&self.dst, self.new.existing(), &copy)?;
         }

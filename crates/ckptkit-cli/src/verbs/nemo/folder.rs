@@ -26,6 +26,10 @@ pub(crate) struct Unpack {
     /// Force the output to the disk before it appears
     #[arg(long)]
     fsync: bool,
+    /// Say on stderr how long it took, and how the bytes were moved: through the page cache, past it,
+    /// or shared
+    #[arg(short, long)]
+    verbose: bool,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -56,7 +60,7 @@ pub(crate) fn unpack(args: &Unpack, quiet: bool) -> Run {
     let mut options = UnpackOptions::new();
     options.plain_names = args.plain_names;
     let total = archive.entries().map(nemo::Entry::size).sum();
-    let bar = Bar::new("unpacking", total, quiet);
+    let bar = Bar::new("unpacking", total, quiet).verbose(args.verbose);
     let mut copy = CopyOptions::default();
     copy.sync = args.fsync;
     copy.observer = &bar;

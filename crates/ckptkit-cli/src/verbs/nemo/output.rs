@@ -10,7 +10,6 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::super::new_file::NewFile;
 use super::super::stdout;
 use crate::exit::Run;
-use crate::progress::Bar;
 use crate::text::{bytes, plain};
 
 /// Where the new archive goes, and how.
@@ -62,7 +61,7 @@ impl Output {
         if self.new.writes() {
             let existing = self.new.existing();
             let passes = if self.gzip { 2 } else { 1 };
-            let bar = Bar::new("writing", archive.file().len().saturating_mul(passes), quiet);
+            let bar = self.new.bar(archive.file().len().saturating_mul(passes), quiet);
             let copy = self.new.copy_options(&bar);
             let written = match self.gzip {
                 true => archive.write_gzip(&self.output, existing, &copy)?,
