@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::pieces::PIECE;
+use super::pieces::SHORT;
 use super::*;
 use crate::entry_path::EntryPath;
 use crate::layout::{OutputFile, Segment};
@@ -28,7 +28,7 @@ fn sample() -> (OutputFile, Vec<u8>) {
 #[test]
 fn bytes_do_not_depend_on_threads() {
     let (file, expected) = sample();
-    assert!(file.len() > PIECE);
+    assert!(file.len() > SHORT);
     let dir = tempfile::tempdir().unwrap();
     for threads in [1, 3] {
         let to = dir.path().join(threads.to_string());
@@ -82,7 +82,7 @@ fn what_goes_past_the_page_cache_is_the_same() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), b"").unwrap();
     if kernel::open_direct(&dir.path().join("f")).is_some() {
-        assert!(direct >= file.len() - PIECE, "{direct} of {}", file.len());
+        assert!(direct >= file.len() - SHORT, "{direct} of {}", file.len());
     }
 }
 
