@@ -9,7 +9,7 @@ use ckptkit_core::{
 
 use crate::item::{ChunkItem, Items};
 use crate::metadata::{ChunkRef, Entry, EntryKind, ItemAt, Tables, TensorRow};
-use crate::read::Inner;
+use crate::opened::Opened;
 use crate::region::{self, BoxRef};
 use crate::rules::Rules;
 use crate::{holes, megatron, zeros};
@@ -21,42 +21,42 @@ const PLAUSIBLE_RATIO: u64 = 256;
 /// only looking into it can tell whether it holds its chunk. What keeps it from being read is kept
 /// in it, as [`TensorBytes::Broken`].
 pub(crate) fn tensor(
-    inner: &Arc<Inner>,
+    opened: &Arc<Opened>,
     index: u32,
     row: &TensorRow,
     info: &TensorInfo,
 ) -> Result<Tensor> {
-    let entry = &inner.tables.entries[index as usize];
+    let entry = &opened.tables.entries[index as usize];
     let bytes = match &entry.fault {
         Some(e) => Err(e.clone()),
-        None => bytes(inner, index, row, info),
+        None => bytes(opened, index, row, info),
     };
     let bytes = bytes.unwrap_or_else(|e| {
         TensorBytes::Broken(
-            e.within(format_args!("tensor {}", entry.fqn)).in_file(inner.items.files.root()),
+            e.within(format_args!("tensor {}", entry.fqn)).in_file(opened.items.files.root()),
         )
     });
     Tensor::new(info.clone(), bytes)
 }
 
 fn bytes(
-    inner: &Arc<Inner>,
+    opened: &Arc<Opened>,
     index: u32,
     row: &TensorRow,
     info: &TensorInfo,
 ) -> Result<TensorBytes> {
-    let (tables, items, dtype) = (&inner.tables, &inner.items, info.dtype());
+    let (tables, items, dtype) = (&opened.tables, &opened.items, info.dtype());
     let entry = &tables.entries[index as usize];
     let size = tables.size(row);
     if let (Some(whole), None) = (tables.whole(row), &row.reformulated) {
         return chunk_bytes(items, info, whole);
     }
-    let missing = check(tables, row, inner.rules)?;
+    let missing = check(tables, row, opened.rules)?;
     if size.contains(&0) {
         return Ok(TensorBytes::Range(Section::from_bytes([], "no elements")));
     }
     if missing.is_empty() && row.reformulated.is_none() && are_long_enough(tables, row, dtype) {
-        let boxes = Boxes { inner: Arc::clone(inner), index };
+        let boxes = Boxes { opened: Arc::clone(opened), index };
         return Ok(TensorBytes::Deferred(Deferred::new(Arc::new(boxes))));
     }
     let mut live = live(tables, row);
@@ -99,13 +99,13 @@ fn placed(live: &[ChunkRef<'_>], parts: Vec<Tensor>) -> TensorBytes {
 /// The boxes of a tensor that is known to be whole: made when they are first wanted, since listing
 /// a checkpoint of a thousand ranks wants none of a million.
 struct Boxes {
-    inner: Arc<Inner>,
+    opened: Arc<Opened>,
     index: u32,
 }
 
 impl Resolve for Boxes {
     fn resolve(&self, info: &TensorInfo) -> Result<(TensorBytes, Transform)> {
-        let Inner { tables, items, .. } = &*self.inner;
+        let Opened { tables, items, .. } = &*self.opened;
         let entry = &tables.entries[self.index as usize];
         let EntryKind::Tensor(row) = &entry.kind else {
             return Err(Error::invalid("it is no tensor"));
@@ -115,6 +115,20 @@ impl Resolve for Boxes {
         let parts = parts.collect::<Result<Vec<_>>>()?;
         Ok((placed(&live, parts), Transform::default()))
     }
+}
+
+/// The dtype of a tensor whose items are believed, where they are, and what is said of it.
+pub(crate) fn believed(opened: &Opened, entry: &Entry) -> Option<(Dtype, String)> {
+    let EntryKind::Tensor(row) = &entry.kind else { return None };
+    if !opened.rules.item_dtypes || entry.fault.is_some() {
+        return None;
+    }
+    let dtype = dtype_of_items(&opened.tables, &opened.items, entry)?;
+    let note = format!(
+        "{}: its items hold {dtype} elements, the metadata says {}; the items are believed",
+        entry.fqn, row.dtype
+    );
+    Some((dtype, note))
 }
 
 /// Checks that the chunks tile the tensor and that each is stored. Gives what none of them holds,

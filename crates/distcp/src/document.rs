@@ -44,7 +44,7 @@ impl DistCheckpoint {
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported), naming it, for an object that was not
     /// written by torch.save and for a tensor that torch cannot hold.
     pub fn whole(&self) -> Result<Whole> {
-        let tables = &self.0.tables;
+        let tables = &self.opened.tables;
         let mut document = Document::new();
         let mut root = None;
         let mut padding = most_positions(tables.entries.len());
@@ -79,9 +79,9 @@ impl DistCheckpoint {
             };
             insert(&mut root, &path, node, &mut padding)
                 .within(within)
-                .in_file(self.0.storage.name())?;
+                .in_file(self.opened.storage.name())?;
         }
-        let nodes = document.tensors(&tensors).in_file(self.0.storage.name())?;
+        let nodes = document.tensors(&tensors).in_file(self.opened.storage.name())?;
         for (place, node) in places.iter().zip(nodes) {
             document.builder().replace(*place, node);
         }

@@ -147,6 +147,7 @@ mod megatron;
 mod metadata;
 mod objects;
 mod open;
+mod opened;
 mod part;
 mod partial;
 mod read;

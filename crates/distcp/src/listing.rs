@@ -8,9 +8,10 @@ use ckptkit_core::{
 };
 use torch_save::{TorchFile, Value};
 
+use crate::assemble;
 use crate::item::ByteItem;
 use crate::metadata::{Entry, EntryKind, Tables, narrow};
-use crate::read::DistCheckpoint;
+use crate::opened::Opened;
 
 /// Where a listed tensor comes from.
 #[derive(Clone, Debug)]
@@ -49,9 +50,8 @@ pub(crate) enum Holder {
 const ABSENT: u32 = u32::MAX;
 
 impl Listing {
-    pub(crate) fn make(checkpoint: &DistCheckpoint) -> Self {
-        let inner = &checkpoint.0;
-        let tables = &inner.tables;
+    pub(crate) fn make(opened: &Opened) -> Self {
+        let tables = &opened.tables;
         let mut out = Self {
             infos: Vec::with_capacity(tables.entries.len()),
             origins: Vec::with_capacity(tables.entries.len()),
@@ -67,7 +67,7 @@ impl Listing {
         let mut notes = Vec::new();
         let mut believed = Vec::new();
         let mut fail = |name: &str, e: Error| {
-            let e = e.within(format_args!("entry {name}")).in_file(inner.storage.name());
+            let e = e.within(format_args!("entry {name}")).in_file(opened.storage.name());
             notes.push(e.to_string());
             failures.push((name.to_owned(), e));
         };
@@ -78,10 +78,11 @@ impl Listing {
                         Some(shape) => shape.as_slice(),
                         None => tables.size(row),
                     };
-                    let dtype = checkpoint.believed(entry).map_or(row.dtype, |(dtype, note)| {
-                        believed.push(note);
-                        dtype
-                    });
+                    let dtype =
+                        assemble::believed(opened, entry).map_or(row.dtype, |(dtype, note)| {
+                            believed.push(note);
+                            dtype
+                        });
                     match TensorInfo::new(entry.fqn.as_str(), dtype, shape) {
                         Ok(info) => {
                             if !tables.is_named_by_fqn(entry) {
@@ -97,7 +98,7 @@ impl Listing {
                 EntryKind::Bytes(at) => {
                     let opened = match &entry.fault {
                         Some(e) => Err(e.clone()),
-                        None => inner.items.bytes(*at),
+                        None => opened.items.bytes(*at),
                     };
                     match opened {
                         Ok(ByteItem::Torch(file)) => {
@@ -116,8 +117,8 @@ impl Listing {
             }
         }
         let sides = [
-            (checkpoint.meta(), Holder::Meta, Vec::new()),
-            (checkpoint.common(), Holder::Common, vec![Key::Str("common".into())]),
+            (opened.meta(), Holder::Meta, Vec::new()),
+            (opened.common(), Holder::Common, vec![Key::Str("common".into())]),
         ];
         for (file, holder, under) in sides {
             match file {
@@ -168,7 +169,7 @@ impl Listing {
         if are_unique(plain.iter().map(|name| &**name)) {
             return plain;
         }
-        let paths: Vec<Vec<Key>> = self.all_paths(tables).collect();
+        let paths: Vec<Vec<Key>> = self.paths(tables).collect();
         unique_names(paths.iter().map(Vec::as_slice))
     }
 
@@ -196,14 +197,7 @@ impl Listing {
     }
 
     /// The keys from the root to each tensor, in the order of `infos`.
-    pub(crate) fn paths<'a>(
-        &'a self,
-        checkpoint: &'a DistCheckpoint,
-    ) -> impl Iterator<Item = Vec<Key>> + 'a {
-        self.all_paths(&checkpoint.0.tables)
-    }
-
-    fn all_paths<'a>(&'a self, tables: &'a Tables) -> impl Iterator<Item = Vec<Key>> + 'a {
+    pub(crate) fn paths<'a>(&'a self, tables: &'a Tables) -> impl Iterator<Item = Vec<Key>> + 'a {
         self.origins.iter().enumerate().map(|(i, origin)| match (self.paths.get(&i), origin) {
             (Some(path), _) => path.clone(),
             (None, Origin::Entry(index)) => tables.path(&tables.entries[*index as usize]),

@@ -10,7 +10,8 @@ use crate::item::Items;
 use crate::layout;
 use crate::metadata::{Decoder, Entry, EntryKind, narrow};
 use crate::objects;
-use crate::read::{DistCheckpoint, Inner};
+use crate::opened::Opened;
+use crate::read::DistCheckpoint;
 use crate::rules::Rules;
 use crate::storage::{Directory, Files, StorageReader};
 use crate::variant::Variant;
@@ -100,6 +101,79 @@ impl OpenOptions {
     }
 }
 
+impl DistCheckpoint {
+    /// Opens a directory that is a checkpoint, or holds exactly one: NeMo's directory around
+    /// `weights/`, Megatron's around `iter_…/`, torchtitan's around `step-…/`.
+    ///
+    /// Reads the metadata and looks at the length of every data file; opens none of them. Costs
+    /// time and memory linear in the number of chunks.
+    ///
+    /// # Errors
+    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound) when there is no checkpoint, and one error
+    /// for all data files that are missing;
+    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument), naming them, when several
+    /// checkpoints lie inside; [`Malformed`](ckptkit_core::ErrorKind::Malformed) for an unfinished
+    /// save, damaged metadata, or a data file that is too short;
+    /// [`Denied`](ckptkit_core::ErrorKind::Denied) for metadata that points out of the directory;
+    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported), naming it, for a class that is
+    /// needed and not known; [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded).
+    ///
+    /// ```
+    /// use distcp::DistCheckpoint;
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nemo2"))?;
+    /// assert!(checkpoint.dir().unwrap().ends_with("nemo2/weights"));
+    ///
+    /// let several = DistCheckpoint::open(format!("{fixtures}/steps")).unwrap_err();
+    /// assert!(several.to_string().contains("step-20 (the latest)"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        OpenOptions::default().open(dir)
+    }
+
+    /// Opens a checkpoint that lies in something else: an archive, an object store.
+    ///
+    /// # Errors
+    /// As [`DistCheckpoint::open`].
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    ///
+    /// use ckptkit_core::{Error, Result, Section};
+    /// use distcp::{DistCheckpoint, StorageReader};
+    ///
+    /// # fn main() -> ckptkit_core::Result<()> {
+    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
+    /// /// Members of an archive, here in memory.
+    /// struct Members(BTreeMap<String, Vec<u8>>);
+    ///
+    /// impl StorageReader for Members {
+    ///     fn open(&self, relative: &str) -> Result<Section> {
+    ///         let bytes = self.0.get(relative).ok_or_else(|| Error::not_found("no such member"))?;
+    ///         Ok(Section::from_bytes(bytes.clone(), relative))
+    ///     }
+    ///     fn list(&self) -> Result<Vec<String>> {
+    ///         Ok(self.0.keys().cloned().collect())
+    ///     }
+    /// }
+    ///
+    /// # let mut members = BTreeMap::new();
+    /// # for name in [".metadata", "__0_0.distcp", "__1_0.distcp"] {
+    /// #     members.insert(name.to_string(), std::fs::read(format!("{fixtures}/tp_2/{name}")).unwrap());
+    /// # }
+    /// let checkpoint = DistCheckpoint::with_storage(Box::new(Members(members)))?;
+    /// assert_eq!(checkpoint.ranks(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_storage(storage: Box<dyn StorageReader>) -> Result<Self> {
+        OpenOptions::default().with_storage(storage)
+    }
+}
+
 fn build(
     storage: Arc<dyn StorageReader>,
     options: &OpenOptions,
@@ -169,7 +243,7 @@ fn build(
     let limits_of = limits.clone();
     let items = Items { files, transforms, limits: limits_of, behind_bytes, blobs, first_object };
     let items = Arc::new(items);
-    Ok(DistCheckpoint(Arc::new(Inner {
+    Ok(DistCheckpoint::new(Opened {
         tables,
         items,
         storage,
@@ -183,9 +257,7 @@ fn build(
         metadata_ranks: ranks.len(),
         meta: OnceLock::new(),
         common: OnceLock::new(),
-        listing: OnceLock::new(),
-        partial: OnceLock::new(),
-    })))
+    }))
 }
 
 /// What a directory without metadata is instead, where it says so.

@@ -17,22 +17,22 @@ impl DistCheckpoint {
     /// # Errors
     /// `NotFound`; what keeps the tensor from being read.
     pub fn filled(&self, name: &str) -> Result<Vec<Region>> {
-        if self.listing().find(&self.0.tables, name).is_some()
-            && self.listing().origin(&self.0.tables, name).is_none()
+        if self.listing().find(&self.opened.tables, name).is_some()
+            && self.listing().origin(&self.opened.tables, name).is_none()
         {
             return Ok(Vec::new());
         }
-        let entry = &self.0.tables.entries[self.entry_index(name)? as usize];
+        let entry = &self.opened.tables.entries[self.entry_index(name)? as usize];
         self.filled_of(entry)
             .within(|| format!("tensor {}", entry.fqn))
-            .in_file(self.0.storage.name())
+            .in_file(self.opened.storage.name())
     }
 
     fn filled_of(&self, entry: &Entry) -> Result<Vec<Region>> {
         match (&entry.kind, &entry.fault) {
             (_, Some(e)) => Err(e.clone()),
-            (EntryKind::Tensor(row), None) if self.0.rules.partial => {
-                assemble::check(&self.0.tables, row, self.0.rules)
+            (EntryKind::Tensor(row), None) if self.opened.rules.partial => {
+                assemble::check(&self.opened.tables, row, self.opened.rules)
             }
             _ => Ok(Vec::new()),
         }
@@ -40,13 +40,13 @@ impl DistCheckpoint {
 
     /// One line for each tensor that is filled up.
     pub(crate) fn partial_notes(&self) -> &[String] {
-        self.0.partial.get_or_init(|| {
+        self.partial_notes_or(|| {
             let mut notes = Vec::new();
-            if !self.0.rules.partial {
+            if !self.opened.rules.partial {
                 return notes;
             }
             let mut more = 0_usize;
-            for entry in &self.0.tables.entries {
+            for entry in &self.opened.tables.entries {
                 let EntryKind::Tensor(row) = &entry.kind else { continue };
                 let Ok(missing) = self.filled_of(entry) else { continue };
                 let Some(first) = missing.first() else { continue };
@@ -58,7 +58,7 @@ impl DistCheckpoint {
                     "{}: no chunk holds {} of {} elements, from {:?} on; they are read as zeros",
                     entry.fqn,
                     elements(&missing),
-                    shape::numel(self.0.tables.size(row)).unwrap_or_default(),
+                    shape::numel(self.opened.tables.size(row)).unwrap_or_default(),
                     first.offsets
                 ));
             }
@@ -73,20 +73,6 @@ impl DistCheckpoint {
     pub(crate) fn entry_info(&self, entry: &Entry) -> Option<&TensorInfo> {
         let index = self.entry_index(&entry.fqn).ok()?;
         self.listing().info_of(index)
-    }
-
-    /// What says that the items of a tensor are believed, where they are.
-    pub(crate) fn believed(&self, entry: &Entry) -> Option<(ckptkit_core::Dtype, String)> {
-        let EntryKind::Tensor(row) = &entry.kind else { return None };
-        if !self.0.rules.item_dtypes || entry.fault.is_some() {
-            return None;
-        }
-        let dtype = assemble::dtype_of_items(&self.0.tables, &self.0.items, entry)?;
-        let note = format!(
-            "{}: its items hold {dtype} elements, the metadata says {}; the items are believed",
-            entry.fqn, row.dtype
-        );
-        Some((dtype, note))
     }
 }
 

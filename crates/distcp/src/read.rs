@@ -4,43 +4,32 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use ckptkit_core::{
-    Error, ErrorKind, Limits, Region, Result, ResultExt, Section, Tensor, TensorInfo, TensorSource,
+    Error, ErrorKind, Region, Result, ResultExt, Section, Tensor, TensorInfo, TensorSource,
     no_such_tensor,
 };
-use torch_save::{OpenOptions as TorchOptions, TorchFile, Value};
+use torch_save::{TorchFile, Value};
 
-use crate::item::{ByteItem, Items};
+use crate::item::ByteItem;
 use crate::layout;
 use crate::listing::{Holder, Listing, Origin};
-use crate::metadata::{EntryKind, Tables};
-use crate::open::OpenOptions;
-use crate::rules::Rules;
-use crate::storage::StorageReader;
+use crate::metadata::EntryKind;
+use crate::opened::Opened;
 use crate::variant::Variant;
 use crate::{assemble, part};
 
 /// A distributed checkpoint. Cheap to clone, shareable between threads, keeps its files open.
 #[derive(Clone)]
-pub struct DistCheckpoint(pub(crate) Arc<Inner>);
+pub struct DistCheckpoint {
+    pub(crate) opened: Arc<Opened>,
+    lists: Arc<Lists>,
+}
 
-pub(crate) struct Inner {
-    pub(crate) tables: Tables,
-    pub(crate) items: Arc<Items>,
-    pub(crate) storage: Arc<dyn StorageReader>,
-    pub(crate) limits: Limits,
-    pub(crate) rules: Rules,
-    /// Why objects in files of their own are not listed.
-    pub(crate) objects_fault: Option<Error>,
-    pub(crate) variant: Variant,
-    pub(crate) notes: Vec<String>,
-    pub(crate) found: Option<layout::Found>,
-    pub(crate) names: Vec<String>,
-    pub(crate) metadata_ranks: usize,
-    pub(crate) meta: OnceLock<Result<Option<TorchFile>>>,
-    pub(crate) common: OnceLock<Result<Option<TorchFile>>>,
-    pub(crate) listing: OnceLock<Listing>,
+/// What is made when it is first asked for.
+#[derive(Default)]
+struct Lists {
+    listing: OnceLock<Listing>,
     /// Notes on tensors that are filled with zeros.
-    pub(crate) partial: OnceLock<Vec<String>>,
+    partial: OnceLock<Vec<String>>,
 }
 
 /// One stored box of a tensor: where it lies in the tensor and in which file.
@@ -60,75 +49,8 @@ pub struct ChunkInfo {
 }
 
 impl DistCheckpoint {
-    /// Opens a directory that is a checkpoint, or holds exactly one: NeMo's directory around
-    /// `weights/`, Megatron's around `iter_…/`, torchtitan's around `step-…/`.
-    ///
-    /// Reads the metadata and looks at the length of every data file; opens none of them. Costs
-    /// time and memory linear in the number of chunks.
-    ///
-    /// # Errors
-    /// [`NotFound`](ckptkit_core::ErrorKind::NotFound) when there is no checkpoint, and one error
-    /// for all data files that are missing;
-    /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument), naming them, when several
-    /// checkpoints lie inside; [`Malformed`](ckptkit_core::ErrorKind::Malformed) for an unfinished
-    /// save, damaged metadata, or a data file that is too short;
-    /// [`Denied`](ckptkit_core::ErrorKind::Denied) for metadata that points out of the directory;
-    /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported), naming it, for a class that is
-    /// needed and not known; [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded).
-    ///
-    /// ```
-    /// use distcp::DistCheckpoint;
-    /// # fn main() -> ckptkit_core::Result<()> {
-    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
-    /// let checkpoint = DistCheckpoint::open(format!("{fixtures}/nemo2"))?;
-    /// assert!(checkpoint.dir().unwrap().ends_with("nemo2/weights"));
-    ///
-    /// let several = DistCheckpoint::open(format!("{fixtures}/steps")).unwrap_err();
-    /// assert!(several.to_string().contains("step-20 (the latest)"));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
-        OpenOptions::default().open(dir)
-    }
-
-    /// Opens a checkpoint that lies in something else: an archive, an object store.
-    ///
-    /// # Errors
-    /// As [`DistCheckpoint::open`].
-    ///
-    /// ```
-    /// use std::collections::BTreeMap;
-    ///
-    /// use ckptkit_core::{Error, Result, Section};
-    /// use distcp::{DistCheckpoint, StorageReader};
-    ///
-    /// # fn main() -> ckptkit_core::Result<()> {
-    /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/distcp");
-    /// /// Members of an archive, here in memory.
-    /// struct Members(BTreeMap<String, Vec<u8>>);
-    ///
-    /// impl StorageReader for Members {
-    ///     fn open(&self, relative: &str) -> Result<Section> {
-    ///         let bytes = self.0.get(relative).ok_or_else(|| Error::not_found("no such member"))?;
-    ///         Ok(Section::from_bytes(bytes.clone(), relative))
-    ///     }
-    ///     fn list(&self) -> Result<Vec<String>> {
-    ///         Ok(self.0.keys().cloned().collect())
-    ///     }
-    /// }
-    ///
-    /// # let mut members = BTreeMap::new();
-    /// # for name in [".metadata", "__0_0.distcp", "__1_0.distcp"] {
-    /// #     members.insert(name.to_string(), std::fs::read(format!("{fixtures}/tp_2/{name}")).unwrap());
-    /// # }
-    /// let checkpoint = DistCheckpoint::with_storage(Box::new(Members(members)))?;
-    /// assert_eq!(checkpoint.ranks(), 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn with_storage(storage: Box<dyn StorageReader>) -> Result<Self> {
-        OpenOptions::default().with_storage(storage)
+    pub(crate) fn new(opened: Opened) -> Self {
+        Self { opened: Arc::new(opened), lists: Arc::default() }
     }
 
     /// Whether the names of a directory's files are those of a distributed checkpoint.
@@ -144,19 +66,19 @@ impl DistCheckpoint {
     /// Which kind of checkpoint it is: `dcp`, `rank-local`, `lightning` or `megatron`.
     #[must_use]
     pub fn variant(&self) -> &'static str {
-        self.0.variant.name()
+        self.opened.variant.name()
     }
 
     /// The directory, where it is one; inside the path that was opened when that is a parent.
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
-        self.0.found.as_ref().map(|f| f.dir.as_path())
+        self.opened.found.as_ref().map(|f| f.dir.as_path())
     }
 
     /// What is strange about it without keeping it from being read. Opens all byte items.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = self.0.notes.clone();
+        let mut notes = self.opened.notes.clone();
         notes.extend_from_slice(&self.listing().notes);
         notes.extend_from_slice(self.partial_notes());
         notes
@@ -166,8 +88,8 @@ impl DistCheckpoint {
     /// chunk leave no trace.
     #[must_use]
     pub fn ranks(&self) -> usize {
-        if self.0.variant == Variant::RankLocal {
-            return self.0.metadata_ranks;
+        if self.opened.variant == Variant::RankLocal {
+            return self.opened.metadata_ranks;
         }
         let ranks: std::collections::HashSet<u32> =
             self.files().iter().filter_map(|f| layout::data_rank(f)).collect();
@@ -178,19 +100,19 @@ impl DistCheckpoint {
     /// metadata first mentions them; Megatron's objects in files of their own come last.
     #[must_use]
     pub fn files(&self) -> &[String] {
-        self.0.items.files.names()
+        self.opened.items.files.names()
     }
 
     /// All files beside the metadata, as far as the storage lists them.
     #[must_use]
     pub fn listed_files(&self) -> &[String] {
-        &self.0.names
+        &self.opened.names
     }
 
     /// The keys from the root to each tensor, in the order of
     /// [`infos`](TensorSource::infos): the path that was flattened into its name.
     pub fn paths(&self) -> impl Iterator<Item = Vec<ckptkit_core::Key>> + '_ {
-        self.listing().paths(self)
+        self.listing().paths(&self.opened.tables)
     }
 
     /// Every tensor, in the order of [`infos`](TensorSource::infos), as
@@ -212,19 +134,19 @@ impl DistCheckpoint {
     /// Which torch wrote it, as far as the metadata shows: `torch 2.15 or later`.
     #[must_use]
     pub fn writer(&self) -> &'static str {
-        crate::variant::writer(&self.0.tables.traits)
+        crate::variant::writer(&self.opened.tables.traits)
     }
 
     /// The version that the metadata itself gives (`1.0.0` since torch 2.9).
     #[must_use]
     pub fn metadata_version(&self) -> Option<&str> {
-        self.0.tables.traits.version.as_deref()
+        self.opened.tables.traits.version.as_deref()
     }
 
     /// The number of chunks of all tensors.
     #[must_use]
     pub fn chunk_count(&self) -> usize {
-        self.0.tables.chunk_count()
+        self.opened.tables.chunk_count()
     }
 
     /// The chunks of a tensor, by its name or FQN, in the order of the metadata; those without
@@ -255,8 +177,8 @@ impl DistCheckpoint {
                     .hint("ask for its value"));
             }
         };
-        let items = &self.0.items;
-        let stored = self.0.tables.chunks(row).filter(|c| c.item.is_stored());
+        let items = &self.opened.items;
+        let stored = self.opened.tables.chunks(row).filter(|c| c.item.is_stored());
         Ok(stored
             .map(|c| ChunkInfo {
                 region: Region { offsets: c.offsets.to_vec(), sizes: c.sizes.to_vec() },
@@ -270,7 +192,7 @@ impl DistCheckpoint {
 
     /// The FQNs of the objects that are no tensors, in the order of the metadata.
     pub fn byte_items(&self) -> impl Iterator<Item = &str> {
-        let entries = self.0.tables.entries.iter();
+        let entries = self.opened.tables.entries.iter();
         entries.filter(|e| matches!(e.kind, EntryKind::Bytes(_))).map(|e| e.fqn.as_str())
     }
 
@@ -299,21 +221,21 @@ impl DistCheckpoint {
     }
 
     pub(crate) fn entry_value(&self, index: u32) -> Result<Value> {
-        let entry = &self.0.tables.entries[index as usize];
+        let entry = &self.opened.tables.entries[index as usize];
         let value = match (&entry.kind, &entry.fault) {
             (EntryKind::Bytes(_), Some(e)) => Err(e.clone()),
-            (EntryKind::Bytes(at), None) => match self.0.items.bytes(*at) {
+            (EntryKind::Bytes(at), None) => match self.opened.items.bytes(*at) {
                 Ok(ByteItem::Torch(file)) => file
                     .value(file.root())
                     .map(|v| self.listing().name_tensors(v, Holder::Entry(index))),
                 Ok(ByteItem::Raw(section)) => {
-                    section.read(self.0.limits.decompressed_bytes).map(Value::Bytes)
+                    section.read(self.opened.limits.decompressed_bytes).map(Value::Bytes)
                 }
                 Err(e) => Err(e),
             },
             _ => Err(Error::invalid("it is a tensor, not an object").hint("read the tensor")),
         };
-        value.within(|| format!("entry {}", entry.fqn)).in_file(self.0.storage.name())
+        value.within(|| format!("entry {}", entry.fqn)).in_file(self.opened.storage.name())
     }
 
     /// The archive of an object under an FQN, for its graph; `None` for one that a custom planner
@@ -329,7 +251,7 @@ impl DistCheckpoint {
         if let Some(e) = &entry.fault {
             return Err(e.clone().within(format_args!("entry {fqn}")));
         }
-        match self.0.items.bytes(at).within(|| format!("entry {fqn}"))? {
+        match self.opened.items.bytes(at).within(|| format!("entry {fqn}"))? {
             ByteItem::Torch(file) => Ok(Some(file)),
             ByteItem::Raw(_) => Ok(None),
         }
@@ -352,7 +274,7 @@ impl DistCheckpoint {
     /// # }
     /// ```
     pub fn meta(&self) -> Result<Option<TorchFile>> {
-        self.0.side_file(&self.0.meta, "meta.pt")
+        self.opened.meta()
     }
 
     /// Megatron's `common.pt`: iteration, arguments, everything that is not sharded. `None` where
@@ -372,7 +294,7 @@ impl DistCheckpoint {
     /// # }
     /// ```
     pub fn common(&self) -> Result<Option<TorchFile>> {
-        self.0.side_file(&self.0.common, "common.pt")
+        self.opened.common()
     }
 
     /// Any other file beside the metadata, by its name; the metadata itself as `.metadata`. `None`
@@ -393,14 +315,14 @@ impl DistCheckpoint {
     /// # }
     /// ```
     pub fn beside(&self, name: &str) -> Result<Option<Section>> {
-        let listed = self.0.names.iter().any(|n| n == name);
+        let listed = self.opened.names.iter().any(|n| n == name);
         if !listed && name != ".metadata" {
             return Ok(None);
         }
-        match self.0.storage.open(name) {
+        match self.opened.storage.open(name) {
             Ok(section) => Ok(Some(section)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e.in_file(self.0.storage.name())),
+            Err(e) => Err(e.in_file(self.opened.storage.name())),
         }
     }
 
@@ -420,7 +342,7 @@ impl DistCheckpoint {
     /// # }
     /// ```
     pub fn context(&self) -> Result<Vec<PathBuf>> {
-        match self.0.found.as_ref().and_then(|f| f.context.as_deref()) {
+        match self.opened.found.as_ref().and_then(|f| f.context.as_deref()) {
             Some(context) => layout::files_below(context),
             None => Ok(Vec::new()),
         }
@@ -451,51 +373,39 @@ impl DistCheckpoint {
         sizes: &[u64],
         out: &mut [u8],
     ) -> Result<()> {
-        part::read(&self.tensor(fqn)?, offsets, sizes, out).in_file(self.0.storage.name())
+        part::read(&self.tensor(fqn)?, offsets, sizes, out).in_file(self.opened.storage.name())
+    }
+
+    /// Notes on tensors that are filled with zeros, made once.
+    pub(crate) fn partial_notes_or(&self, make: impl FnOnce() -> Vec<String>) -> &[String] {
+        self.lists.partial.get_or_init(make)
     }
 
     pub(crate) fn listing(&self) -> &Listing {
-        self.0.listing.get_or_init(|| Listing::make(self))
+        self.lists.listing.get_or_init(|| Listing::make(&self.opened))
     }
 
     pub(crate) fn entry_index(&self, fqn: &str) -> Result<u32> {
-        if let Some(index) = self.0.tables.index_of(fqn) {
+        if let Some(index) = self.opened.tables.index_of(fqn) {
             return Ok(index);
         }
-        if let Some(index) = self.listing().origin(&self.0.tables, fqn) {
+        if let Some(index) = self.listing().origin(&self.opened.tables, fqn) {
             return Ok(index);
         }
-        let names = self.0.tables.entries.iter().map(|e| e.fqn.as_str());
-        Err(no_such_tensor(fqn, names).in_file(self.0.storage.name()))
+        let names = self.opened.tables.entries.iter().map(|e| e.fqn.as_str());
+        Err(no_such_tensor(fqn, names).in_file(self.opened.storage.name()))
     }
 
     fn entry(&self, fqn: &str) -> Result<&crate::metadata::Entry> {
-        Ok(&self.0.tables.entries[self.entry_index(fqn)? as usize])
+        Ok(&self.opened.tables.entries[self.entry_index(fqn)? as usize])
     }
 
     fn entry_tensor(&self, index: u32, info: &TensorInfo) -> Result<Tensor> {
-        let entry = &self.0.tables.entries[index as usize];
+        let entry = &self.opened.tables.entries[index as usize];
         match &entry.kind {
-            EntryKind::Tensor(row) => assemble::tensor(&self.0, index, row, info),
+            EntryKind::Tensor(row) => assemble::tensor(&self.opened, index, row, info),
             _ => Err(Error::invalid(format!("{} is no tensor", entry.fqn))),
         }
-    }
-}
-
-impl Inner {
-    fn side_file(
-        &self,
-        slot: &OnceLock<Result<Option<TorchFile>>>,
-        name: &str,
-    ) -> Result<Option<TorchFile>> {
-        let open = || {
-            if !self.names.iter().any(|n| n == name) {
-                return Ok(None);
-            }
-            let section = self.storage.open(name)?;
-            TorchOptions::default().limits(self.limits.clone()).open(&section).map(Some)
-        };
-        slot.get_or_init(|| open().within(|| name.to_owned()).in_file(self.storage.name())).clone()
     }
 }
 
@@ -512,7 +422,7 @@ impl TensorSource for DistCheckpoint {
     /// [`TensorBytes::Broken`](ckptkit_core::TensorBytes::Broken).
     fn tensor(&self, name: &str) -> Result<Tensor> {
         let listing = self.listing();
-        if let Some((info, origin)) = listing.find(&self.0.tables, name) {
+        if let Some((info, origin)) = listing.find(&self.opened.tables, name) {
             return match origin {
                 Origin::Entry(index) => self.entry_tensor(*index, info),
                 Origin::Inside(tensor) => Ok(tensor.clone()),
@@ -522,12 +432,13 @@ impl TensorSource for DistCheckpoint {
             return Err(e.clone());
         }
         // By FQN, where the name is another.
-        if let Some(index) = self.0.tables.index_of(name) {
+        if let Some(index) = self.opened.tables.index_of(name) {
             if let Some(info) = listing.info_of(index) {
                 return self.entry_tensor(index, info);
             }
         }
-        Err(no_such_tensor(name, self.infos().map(TensorInfo::name)).in_file(self.0.storage.name()))
+        Err(no_such_tensor(name, self.infos().map(TensorInfo::name))
+            .in_file(self.opened.storage.name()))
     }
 }
 
@@ -536,9 +447,9 @@ impl std::fmt::Debug for DistCheckpoint {
         write!(
             f,
             "DistCheckpoint({}, {}, {} entries, {} chunks)",
-            self.0.storage.name(),
+            self.opened.storage.name(),
             self.variant(),
-            self.0.tables.entries.len(),
+            self.opened.tables.entries.len(),
             self.chunk_count()
         )
     }

@@ -74,11 +74,11 @@ impl DistCheckpoint {
             return Ok(value);
         }
         // Inside an object: the longest entry that the path begins with.
-        let entries = self.0.tables.entries.iter().zip(0..);
+        let entries = self.opened.tables.entries.iter().zip(0..);
         let holder = entries
             .filter(|(e, _)| matches!(e.kind, EntryKind::Bytes(_)))
             .filter_map(|(e, index)| {
-                let name = ckptkit_core::join(&self.0.tables.path(e));
+                let name = ckptkit_core::join(&self.opened.tables.path(e));
                 let rest = path.strip_prefix(&name)?.strip_prefix('.')?.to_owned();
                 Some((name.len(), index, rest))
             })
@@ -100,7 +100,8 @@ impl DistCheckpoint {
             let value = meta.lookup(path)?;
             return Ok(self.listing().name_tensors(value, Holder::Meta));
         }
-        Err(Error::not_found(format!("there is no value {path:?}")).in_file(self.0.storage.name()))
+        Err(Error::not_found(format!("there is no value {path:?}"))
+            .in_file(self.opened.storage.name()))
     }
 
     fn side_value(&self, file: &TorchFile, holder: Holder) -> Result<Value> {
@@ -109,7 +110,7 @@ impl DistCheckpoint {
 
     /// The tree of the entries at or below a dotted path; `None` where there are none.
     fn subtree(&self, under: &str) -> Result<Option<Value>> {
-        let tables = &self.0.tables;
+        let tables = &self.opened.tables;
         let mut root = None;
         let mut padding = most_positions(tables.entries.len());
         for (entry, index) in tables.entries.iter().zip(0..) {
@@ -131,7 +132,7 @@ impl DistCheckpoint {
             let within = || format!("entry {}", entry.fqn);
             insert(&mut root, keys, value, &mut padding)
                 .within(within)
-                .in_file(self.0.storage.name())?;
+                .in_file(self.opened.storage.name())?;
         }
         Ok(root.map(into_value))
     }

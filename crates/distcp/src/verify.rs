@@ -78,17 +78,17 @@ impl DistCheckpoint {
     /// # }
     /// ```
     pub fn verify(&self) -> Result<Report> {
-        let mut report = Report { notes: self.0.notes.clone(), ..Report::default() };
-        for (entry, index) in self.0.tables.entries.iter().zip(0..) {
+        let mut report = Report { notes: self.opened.notes.clone(), ..Report::default() };
+        for (entry, index) in self.opened.tables.entries.iter().zip(0..) {
             let checked = match (&entry.kind, &entry.fault) {
                 (_, Some(e)) => Err(e.clone()),
                 (EntryKind::Tensor(row), None) => self.verify_tensor(index, row, &mut report),
                 (EntryKind::Bytes(at), None) => {
                     report.items += 1;
                     report.bytes += at.length;
-                    self.0.items.bytes(*at).and_then(|item| match item {
+                    self.opened.items.bytes(*at).and_then(|item| match item {
                         ByteItem::Torch(file) => {
-                            report.file(&file, &entry.fqn).within(|| self.0.items.place(*at))
+                            report.file(&file, &entry.fqn).within(|| self.opened.items.place(*at))
                         }
                         ByteItem::Raw(_) => Ok(()),
                     })
@@ -96,7 +96,9 @@ impl DistCheckpoint {
                 (EntryKind::Unknown, None) => Err(Error::malformed("nothing is known of it")),
             };
             report.add(
-                checked.within(|| format!("entry {}", entry.fqn)).in_file(self.0.storage.name()),
+                checked
+                    .within(|| format!("entry {}", entry.fqn))
+                    .in_file(self.opened.storage.name()),
             );
         }
         for (file, name) in [(self.meta(), "meta.pt"), (self.common(), "common.pt")] {
@@ -108,7 +110,7 @@ impl DistCheckpoint {
             report.add(checked);
         }
         report.notes.extend_from_slice(self.partial_notes());
-        report.add(self.0.objects_fault.clone().map_or(Ok(()), Err));
+        report.add(self.opened.objects_fault.clone().map_or(Ok(()), Err));
         if report.checksums == 0 && report.unchecked > 0 {
             report.notes.push(
                 "the items have no checksums (saved with set_crc32_options(False)): damage to tensor bytes cannot be seen".into(),
@@ -118,7 +120,7 @@ impl DistCheckpoint {
     }
 
     fn verify_tensor(&self, index: u32, row: &TensorRow, report: &mut Report) -> Result<()> {
-        let inner = &self.0;
+        let inner = &self.opened;
         let entry = &inner.tables.entries[index as usize];
         report.tensors += 1;
         assemble::check(&inner.tables, row, inner.rules)?;

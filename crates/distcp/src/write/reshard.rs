@@ -30,14 +30,14 @@ impl DistCheckpoint {
     /// That of the first entry of which not even a shape or a place is known. A tensor that cannot
     /// be read is an entry, which `layout` refuses.
     pub fn entries(&self) -> Result<Vec<Entry>> {
-        let (tables, items) = (&self.0.tables, &self.0.items);
+        let (tables, items) = (&self.opened.tables, &self.opened.items);
         let entry = |entry: &crate::metadata::Entry, index: u32| {
             let path = tables.path(entry);
             match &entry.kind {
                 EntryKind::Tensor(row) => {
                     let shape = row.reformulated.as_deref().unwrap_or(tables.size(row));
                     let info = TensorInfo::new(entry.fqn.as_str(), row.dtype, shape)?;
-                    let tensor = assemble::tensor(&self.0, index, row, &info)?;
+                    let tensor = assemble::tensor(&self.opened, index, row, &info)?;
                     Ok(Entry::tensor(path, tensor))
                 }
                 EntryKind::Bytes(at) => {
@@ -45,7 +45,7 @@ impl DistCheckpoint {
                         return Err(fault.clone());
                     }
                     let mut archive = OutputFile::default();
-                    let section = items.section(*at, self.0.limits.decompressed_bytes)?;
+                    let section = items.section(*at, self.opened.limits.decompressed_bytes)?;
                     archive.push(Segment::Section(section))?;
                     Ok(Entry::bytes(path, archive))
                 }
@@ -57,6 +57,6 @@ impl DistCheckpoint {
         };
         let all = tables.entries.iter().zip(0..);
         let all = all.map(|(e, index)| entry(e, index).within(|| format!("entry {}", e.fqn)));
-        all.collect::<Result<_>>().in_file(self.0.storage.name())
+        all.collect::<Result<_>>().in_file(self.opened.storage.name())
     }
 }
