@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use ckptkit::{Checkpoint, Dtype, OpenOptions};
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::dtype;
 use crate::verbs::lightning::Lightning;
-
 use crate::verbs::nemo::Nemo;
 
 /// Open, look into and convert model checkpoints: .nemo archives, Lightning .ckpt, torch.save
@@ -173,7 +173,7 @@ pub(crate) struct Convert {
     #[arg(long, value_name = "KEY")]
     pub(crate) weights_key: Option<String>,
     /// Cast floating-point tensors to this type, rounding as torch does: f32, bf16, f16, …
-    #[arg(long, value_name = "DTYPE", value_parser = dtype)]
+    #[arg(long, value_name = "DTYPE", value_parser = dtype::parse)]
     pub(crate) dtype: Option<Dtype>,
     /// What becomes of several names of one tensor: the first is written and the others recorded
     /// (drop), each is written (copy), or the conversion refuses (error)
@@ -284,15 +284,4 @@ pub(crate) struct Completions {
     /// The shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
-}
-
-/// The name of a dtype, as safetensors or as torch spells it, in either case.
-pub(crate) fn dtype(text: &str) -> Result<Dtype, String> {
-    let upper = text.to_ascii_uppercase();
-    let name = text.strip_prefix("torch.").unwrap_or(text);
-    let found = Dtype::from_name(&upper).or_else(|| Dtype::from_torch(name));
-    found.filter(|d| d.is_castable()).ok_or_else(|| {
-        let known: Vec<_> = Dtype::all().filter(|d| d.is_castable()).map(Dtype::name).collect();
-        format!("a floating-point type is wanted: {}", known.join(", "))
-    })
 }

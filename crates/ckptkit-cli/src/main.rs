@@ -1,6 +1,7 @@
 //! The program `ckptkit`.
 
 mod args;
+mod dtype;
 mod elements;
 mod exit;
 mod progress;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 
-use crate::section::ReadAt;
+use crate::read_at::ReadAt;
 
 use self::per_thread::PerThread;
 

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::section::{ReadAt, Section};
+use crate::read_at::ReadAt;
+use crate::section::Section;
 
 impl Section {
     /// Opens a local file through a memory mapping, so that [`Section::as_slice`] gives its bytes

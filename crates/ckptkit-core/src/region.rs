@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, ResultExt};
-use crate::section::{ReadAt, Section};
+use crate::read_at::ReadAt;
+use crate::section::Section;
 use crate::shape::{Region, row_major_strides};
 use crate::tensor::{
     Chunk, Deferred, Resolve, Strided, Tensor, TensorBytes, TensorInfo, Transform,

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
-use crate::section::ReadAt;
+use crate::read_at::ReadAt;
 
 /// How many decoders are kept open: one for each of a few readers that advance side by side.
 const CURSORS: usize = 4;

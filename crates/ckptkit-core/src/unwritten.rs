@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::gather::Gather;
 use crate::layout::OutputFile;
-use crate::section::{ReadAt, Section};
+use crate::read_at::ReadAt;
+use crate::section::Section;
 
 impl OutputFile {
     /// The bytes of the file as they would be written, to be read where they come from. The places

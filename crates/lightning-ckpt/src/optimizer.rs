@@ -16,6 +16,7 @@
 mod assign;
 mod find;
 mod groups;
+mod placement;
 mod states;
 
 use std::collections::HashMap;
@@ -23,7 +24,8 @@ use std::collections::HashMap;
 use ckptkit_core::{Error, Key, Result, ResultExt, Tensor};
 use torch_save::pickle::{NodeId, NodeRef};
 
-pub use assign::{Assignment, Placement, assign};
+pub use assign::assign;
+pub use placement::{Assignment, Placement};
 
 use crate::LightningCkpt;
 use crate::version::{OPTIMIZER_STATES, STATE_DICT};

@@ -14,29 +14,10 @@
 use std::collections::HashMap;
 
 use super::groups::Groups;
+use super::placement::{Assignment, Bounds, fits};
 
 /// Cells of a count that are looked at; more are not counted.
 const MAX_CELLS: usize = 100_000_000;
-
-/// For every group the positions of its parameters among the candidates.
-pub type Placement = Vec<Vec<usize>>;
-
-/// What shapes and order leave open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Assignment {
-    /// There is one way.
-    Unique(Placement),
-    /// There are several.
-    Ambiguous {
-        /// How many, `u64::MAX` for as many or more; `None` where they are too many to be counted.
-        count: Option<u64>,
-        /// Some of them.
-        examples: Vec<Placement>,
-    },
-    /// There is none.
-    Impossible,
-}
 
 /// Finds the ways to give every parameter of every group one of the candidates: of the same shape
 /// (`None`: any), in the order of the candidates within each group, and no candidate twice.
@@ -70,16 +51,6 @@ pub fn assign(candidates: &[&[u64]], groups: &[Vec<Option<&[u64]>>]) -> Assignme
         return one_group(&candidates, group, bounds);
     }
     Groups { candidates, groups, bounds }.assignment()
-}
-
-/// The first and the last place of every parameter of a group.
-pub(super) struct Bounds {
-    pub(super) first: Vec<usize>,
-    pub(super) last: Vec<usize>,
-}
-
-pub(super) fn fits(parameter: Option<u32>, candidate: u32) -> bool {
-    parameter.is_none_or(|class| class == candidate)
 }
 
 /// Where the candidates of every shape are.
@@ -174,6 +145,7 @@ fn count_one(candidates: &[u32], group: &[Option<u32>], bounds: &Bounds) -> u64 
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::placement::Placement;
     use super::*;
 
     /// Every placement, by trying all of them.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::assign::{Assignment, Bounds, Placement, fits};
+use super::placement::{Assignment, Bounds, Placement, fits};
 
 /// Bytes of the states that are kept, and what a state costs beside its numbers.
 const MAX_STATE_BYTES: usize = 32 << 20;

@@ -9,7 +9,7 @@ use ckptkit::torch::sanitize::SanitizeOptions;
 use serde::Serialize;
 
 use super::output::{MadePlain, Output, Told};
-use crate::args;
+use crate::dtype;
 use crate::exit::Run;
 use crate::text::{bytes, count, plain};
 
@@ -20,7 +20,7 @@ pub(crate) struct Slim {
     #[command(flatten)]
     output: Output,
     /// Cast floating-point weights to this type, rounding as torch does: f32, bf16, f16, …
-    #[arg(long, value_name = "DTYPE", value_parser = args::dtype)]
+    #[arg(long, value_name = "DTYPE", value_parser = dtype::parse)]
     dtype: Option<Dtype>,
     /// Keep this key at the top, whatever it is: optimizer_states, … (repeatable)
     #[arg(long, value_name = "KEY")]
