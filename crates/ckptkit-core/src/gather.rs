@@ -40,6 +40,9 @@ pub(crate) struct Gather {
     span: Vec<u8>,
     /// Elements before a cast.
     uncast: Vec<u8>,
+    /// The deferred tensor that was read last, and where its bytes were found. Kept here and not
+    /// with the tensor, so that a plan of many does not grow while it is written.
+    found: Option<(Tensor, Tensor)>,
 }
 
 struct Unit {
@@ -69,7 +72,8 @@ impl Gather {
             return section.read_at(start, out);
         }
         if matches!(tensor.bytes(), TensorBytes::Deferred(_)) {
-            return self.read_inner(&tensor.resolve()?, start, out);
+            let found = self.find(tensor)?;
+            return self.read_inner(&found, start, out);
         }
         match tensor.bytes() {
             TensorBytes::None(why) => {
@@ -90,6 +94,15 @@ impl Gather {
         let skip = to_usize(start - first * unit);
         out.copy_from_slice(&whole[skip..skip + out.len()]);
         Ok(())
+    }
+
+    fn find(&mut self, tensor: &Tensor) -> Result<Tensor> {
+        if let Some((_, found)) = self.found.as_ref().filter(|(known, _)| known.is(tensor)) {
+            return Ok(found.clone());
+        }
+        let found = tensor.find()?;
+        self.found = Some((tensor.clone(), found.clone()));
+        Ok(found)
     }
 
     fn units(

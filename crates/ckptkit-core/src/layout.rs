@@ -71,6 +71,12 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
+    /// An empty file with room for so many segments.
+    #[must_use]
+    pub fn with_capacity(segments: usize) -> Self {
+        Self { segments: Vec::with_capacity(segments), ..Self::default() }
+    }
+
     /// Appends a segment; empty ones are dropped. A tensor that is deferred is not resolved.
     ///
     /// # Errors
@@ -162,7 +168,7 @@ impl OutputFile {
     /// Those of `replace` and of [`OutputFile::push`];
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a segment of another length.
     pub fn map(self, mut replace: impl FnMut(Segment) -> Result<Segment>) -> Result<Self> {
-        let mut out = Self { segments: Vec::with_capacity(self.segments.len()), ..Self::default() };
+        let mut out = Self::with_capacity(self.segments.len());
         for (start, segment) in self.segments {
             let len = segment.len();
             out.push(replace(segment)?)?;

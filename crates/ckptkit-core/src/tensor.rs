@@ -154,7 +154,7 @@ pub struct Chunk {
 /// archive of its own, which listing must not open.
 pub trait Resolve: Send + Sync {
     /// Where the bytes of the tensor that `info` describes lie, and what must be done to them.
-    /// Called at most once for a tensor; never answers [`TensorBytes::Deferred`].
+    /// Gives the same whenever it is called; never [`TensorBytes::Deferred`].
     ///
     /// # Errors
     /// Whatever keeps the tensor from being read.
@@ -173,6 +173,15 @@ impl Deferred {
     #[must_use]
     pub fn new(resolver: Arc<dyn Resolve>) -> Self {
         Self { resolver, found: Arc::default() }
+    }
+
+    fn find(&self, info: &TensorInfo) -> Result<Tensor> {
+        let (bytes, transform) =
+            self.resolver.resolve(info).within(|| format!("tensor {}", info.name))?;
+        if matches!(bytes, TensorBytes::Deferred(_)) {
+            return Err(Error::invalid("bytes were deferred twice"));
+        }
+        Tensor::with_transform(info.clone(), bytes, transform)
     }
 }
 
@@ -242,7 +251,11 @@ impl Tensor {
     /// The same tensor under another name.
     #[must_use]
     pub fn renamed(&self, name: impl Into<Arc<str>>) -> Self {
-        let info = TensorInfo { name: name.into(), ..self.0.info.clone() };
+        let name = name.into();
+        if name == self.0.info.name {
+            return self.clone();
+        }
+        let info = TensorInfo { name, ..self.0.info.clone() };
         let bytes = match &self.0.bytes {
             // What is deferred is found by the name that its source knows.
             TensorBytes::Deferred(_) => region::deferred(self, Region::whole(self.shape())),
@@ -306,17 +319,28 @@ impl Tensor {
     /// # Errors
     /// Those of finding them.
     pub fn resolve(&self) -> Result<Self> {
-        let TensorBytes::Deferred(deferred) = &self.0.bytes else { return Ok(self.clone()) };
-        let info = &self.0.info;
-        let find = || {
-            let (bytes, transform) =
-                deferred.resolver.resolve(info).within(|| format!("tensor {}", info.name))?;
-            if matches!(bytes, TensorBytes::Deferred(_)) {
-                return Err(Error::invalid("bytes were deferred twice"));
+        match &self.0.bytes {
+            TensorBytes::Deferred(deferred) => {
+                deferred.found.get_or_init(|| deferred.find(&self.0.info)).clone()
             }
-            Self::with_transform(info.clone(), bytes, transform)
-        };
-        deferred.found.get_or_init(find).clone()
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// As [`Tensor::resolve`], for a caller that keeps what is found: the tensor does not.
+    pub(crate) fn find(&self) -> Result<Self> {
+        match &self.0.bytes {
+            TensorBytes::Deferred(deferred) => match deferred.found.get() {
+                Some(found) => found.clone(),
+                None => deferred.find(&self.0.info),
+            },
+            _ => Ok(self.clone()),
+        }
+    }
+
+    /// Whether both are one tensor, and not two that are alike.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// What must be done to stored elements.

@@ -188,8 +188,7 @@ fn build(
     for file in &ranks {
         let graph = storage
             .open(file)
-            .and_then(|s| s.read(limits.pickle_bytes))
-            .and_then(|bytes| Graph::parse_compact(bytes, limits))
+            .and_then(|pickle| Graph::read_compact(&pickle, limits))
             .within(|| file.clone())
             .in_file(storage.name())?;
         decoder.absorb(&graph).within(|| file.clone()).in_file(storage.name())?;

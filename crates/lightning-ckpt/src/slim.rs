@@ -174,7 +174,7 @@ impl LightningCkpt {
         if let Some(options) = &options.sanitize {
             report.changes = document.sanitize(options)?;
         }
-        let layout = document.layout(&options.write)?;
+        let layout = document.into_layout(&options.write)?;
         report.bytes.1 = layout.len();
         Ok(SlimPlan { layout, report })
     }

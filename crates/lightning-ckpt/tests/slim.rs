@@ -69,11 +69,12 @@ fn what_stays_is_what_lightning_keeps() {
     for key in ["epoch", "global_step", "pytorch-lightning_version", "hyper_parameters", "Data"] {
         assert_eq!(slim.value(key).unwrap(), other.value(key).unwrap(), "{key}");
     }
-    assert!(slim.torch().weights_only().is_empty());
+    assert!(slim.torch().weights_only().unwrap().is_empty());
     // Slimming it again changes nothing, not even the pickle.
     let plan = other.slim(&SlimOptions::new()).unwrap();
     assert!(plan.report.removed.is_empty());
-    assert_eq!(written(&plan.layout).torch().graph().pickle(), other.torch().graph().pickle());
+    let again = written(&plan.layout).torch().pickle().unwrap();
+    assert!(again.is_some() && again == other.torch().pickle().unwrap());
 }
 
 #[test]
@@ -210,10 +211,10 @@ fn slim_and_plain_at_once() {
     let (plan, ckpt) =
         slim("hparams_omegaconf.ckpt", |o| o.sanitize = Some(SanitizeOptions::new()));
     assert_eq!(plan.report.changes[0].path, "hyper_parameters");
-    assert!(ckpt.torch().weights_only().is_empty());
+    assert!(ckpt.torch().weights_only().unwrap().is_empty());
     assert_eq!(ckpt.hparams_type().as_deref(), Some("omegaconf.dictconfig.DictConfig"));
     let (_, ckpt) = slim("hparams_omegaconf.ckpt", |_| {});
-    assert!(!ckpt.torch().weights_only().is_empty());
+    assert!(!ckpt.torch().weights_only().unwrap().is_empty());
 }
 
 /// A weight that is no plain tensor is told of, not cast.

@@ -8,7 +8,7 @@ use ckptkit_core::{Error, ErrorKind, Key, Limits, Result, ResultExt, Section, Te
 use crate::detect;
 use crate::document::Stored;
 use crate::file::Verified;
-use crate::legacy::{self, LONG, Legacy};
+use crate::legacy::{self, Legacy};
 use crate::pickle::{Graph, Kind, NodeRef};
 use crate::rebuild::{self, Form, Spec, TensorKind};
 use crate::storage::StorageRef;
@@ -73,7 +73,7 @@ pub(crate) struct Raw {
 enum Store {
     None,
     Zip(Archive),
-    Legacy(Legacy),
+    Legacy(std::collections::HashMap<String, Section>),
     TarEra(TarEra),
     Memory(HashMap<String, Stored>),
 }
@@ -122,6 +122,8 @@ pub(crate) struct Opened {
     pub(crate) raw: Vec<Raw>,
     pub(crate) big_endian: bool,
     pub(crate) notes: Vec<String>,
+    /// The pickle of the first object; empty where there is none.
+    pub(crate) pickle: Section,
     store: Store,
     name: String,
 }
@@ -136,17 +138,18 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Opened> {
         return open_zip(section, limits);
     }
     if tar_era::detect(section) {
-        let tar = tar_era::open(section, limits)?;
-        let graph = tar.graph.clone();
-        return Ok(Opened::new(Container::TarEra, graph, Store::TarEra(tar), section));
+        let (graph, pickle, tar) = tar_era::open(section, limits)?;
+        return Ok(Opened {
+            pickle,
+            ..Opened::new(Container::TarEra, graph, Store::TarEra(tar), section)
+        });
     }
     if legacy::detect(section) {
-        let mut legacy = legacy::open(section, limits)?;
-        let notes = std::mem::take(&mut legacy.notes);
-        let graph = legacy.graph.clone();
+        let Legacy { graph, pickle, storages, notes } = legacy::open(section, limits)?;
         return Ok(Opened {
             notes,
-            ..Opened::new(Container::Legacy, graph, Store::Legacy(legacy), section)
+            pickle,
+            ..Opened::new(Container::Legacy, graph, Store::Legacy(storages), section)
         });
     }
     match detect::foreign(&head, section) {
@@ -156,7 +159,7 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Opened> {
 }
 
 fn open_pickle(section: &Section, head: &[u8], limits: &Limits) -> Result<Opened> {
-    let (graph, end) = legacy::pickle_at(section, 0, LONG, limits).map_err(|e| match e.kind() {
+    let (graph, end) = legacy::pickle_at(section, 0, limits).map_err(|e| match e.kind() {
         ErrorKind::Malformed => detect::unknown(head, e.message()),
         _ => e,
     })?;
@@ -174,7 +177,9 @@ fn open_pickle(section: &Section, head: &[u8], limits: &Limits) -> Result<Opened
     if graph.protocol() == 0 && (is_word || end < section.len()) {
         return Err(detect::unknown(head, "what follows the first object is something else"));
     }
-    let mut opened = Opened::new(Container::Pickle, graph, Store::None, section);
+    let pickle = section.slice(0, end)?;
+    let mut opened =
+        Opened { pickle, ..Opened::new(Container::Pickle, graph, Store::None, section) };
     if end < section.len() {
         opened
             .notes
@@ -221,29 +226,32 @@ fn open_zip(section: &Section, limits: &Limits) -> Result<Opened> {
                 .within("member byteorder"));
         }
     };
-    let mut pickle = |name: &str| -> Result<Graph> {
+    let mut pickle = |name: &str| -> Result<(Graph, Section)> {
         let member = archive.get(name).ok_or_else(|| {
             Error::malformed(format!("the archive has no member {name}"))
                 .hint("it is a zip archive, but no checkpoint that torch.save wrote")
         })?;
-        let bytes =
-            member.section()?.read(limits.pickle_bytes).within(|| format!("member {name}"))?;
-        let len = bytes.len();
-        let graph = Graph::parse(bytes, limits).within(|| format!("member {name}"))?;
-        if graph.consumed() < len {
+        let section = member.section().within(|| format!("member {name}"))?;
+        let graph = Graph::read(&section, limits).within(|| format!("member {name}"))?;
+        let end = graph.consumed() as u64;
+        if end < section.len() {
             notes.push(format!(
                 "{} bytes follow the pickle in {name} and are ignored",
-                len - graph.consumed()
+                section.len() - end
             ));
         }
-        Ok(graph)
+        Ok((graph, section.slice(0, end)?))
     };
-    let graph = pickle("data.pkl")?;
+    let (graph, data) = pickle("data.pkl")?;
     let script = archive.get("constants.pkl").is_some();
-    let constants = if script { Some(pickle("constants.pkl")?) } else { None };
+    let constants = if script { Some(pickle("constants.pkl")?.0) } else { None };
     let container = if script { Container::TorchScript } else { Container::Zip };
-    let mut opened =
-        Opened { big_endian, notes, ..Opened::new(container, graph, Store::Zip(archive), section) };
+    let mut opened = Opened {
+        big_endian,
+        notes,
+        pickle: data,
+        ..Opened::new(container, graph, Store::Zip(archive), section)
+    };
     if let Some(graph) = constants {
         opened.objects.push(Object {
             graph,
@@ -262,6 +270,7 @@ impl Opened {
             raw: Vec::new(),
             big_endian: false,
             notes: Vec::new(),
+            pickle: Section::from_bytes([], section.name()),
             store,
             name: section.name().to_owned(),
         }
@@ -413,7 +422,7 @@ impl Opened {
             Store::None => None,
             Store::Memory(storages) => storages.get(key).map(Stored::section),
             Store::TarEra(tar) => tar.storages.get(key).map(|s| Ok(s.bytes.clone())),
-            Store::Legacy(legacy) => legacy.storages.get(key).map(|s| Ok(s.clone())),
+            Store::Legacy(storages) => storages.get(key).map(|s| Ok(s.clone())),
             Store::Zip(archive) => archive
                 .get_in(self.folder(part), key)
                 .map(|m| located.take(m.number()).unwrap_or_else(|| m.section())),

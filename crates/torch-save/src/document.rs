@@ -1,5 +1,6 @@
 //! An object on its way into a file: made from nothing, or read and changed.
 
+mod constants;
 mod import;
 mod opened;
 mod path;
@@ -27,6 +28,7 @@ use crate::storage;
 use crate::write::{WriteOptions, lay_out};
 use crate::zip::layout::NewMember;
 
+use constants::Constants;
 use untouched::Untouched;
 
 /// A storage that the object refers to, by its position in the list of them.
@@ -45,6 +47,12 @@ enum Body {
     Section(Section, Option<u32>),
     /// The values of tensors, one after the other.
     Tensors(Vec<Tensor>),
+}
+
+/// An object as a pickle, and the storages that it numbers, by their positions in the list.
+struct Written {
+    pickle: Vec<u8>,
+    order: Vec<usize>,
 }
 
 /// An object graph together with the storages that its tensors lie in, ready to be changed and
@@ -79,6 +87,8 @@ enum Body {
 /// ```
 pub struct Document {
     builder: Builder,
+    /// Nodes of the builder.
+    constants: Constants,
     root: NodeId,
     stored: Vec<Stored>,
     imports: Vec<import::Import>,
@@ -109,7 +119,8 @@ impl Document {
         let mut builder = Builder::new();
         let root = builder.none();
         let (stored, imports) = (Vec::new(), Vec::new());
-        Self { builder, root, stored, imports, unchanged: None, untouched: None }
+        let constants = Constants::default();
+        Self { builder, constants, root, stored, imports, unchanged: None, untouched: None }
     }
 
     /// Makes and changes nodes. What is made here becomes part of the object when it is put into
@@ -148,13 +159,30 @@ impl Document {
     /// [`InvalidArgument`](ckptkit_core::ErrorKind::InvalidArgument) for options that do not fit;
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for an object that is too large for a pickle.
     pub fn layout(&self, options: &WriteOptions) -> Result<OutputFile> {
-        if let Some(file) = &self.unchanged {
-            let ids = self.untouched.as_ref().map(Untouched::ids);
-            if let Some(layout) = file.copy_layout(ids, options)? {
-                return Ok(layout);
-            }
+        match self.copy_layout(options)? {
+            Some(layout) => Ok(layout),
+            None => self.layout_of(self.root, options),
         }
-        self.layout_of(self.root, options)
+    }
+
+    /// As [`Document::layout`], for a document that is not needed any more: a large object is gone
+    /// before the archive around it is laid out.
+    ///
+    /// # Errors
+    /// As [`Document::layout`].
+    pub fn into_layout(mut self, options: &WriteOptions) -> Result<OutputFile> {
+        if let Some(layout) = self.copy_layout(options)? {
+            return Ok(layout);
+        }
+        let written = self.write(Root::Node(self.root))?;
+        (self.builder, self.imports) = (Builder::new(), Vec::new());
+        self.archive(written, options)
+    }
+
+    /// The layout of a file that nothing was changed in.
+    fn copy_layout(&self, options: &WriteOptions) -> Result<Option<OutputFile>> {
+        let Some(file) = &self.unchanged else { return Ok(None) };
+        file.copy_layout(self.untouched.as_ref().map(Untouched::ids), options)
     }
 
     /// As [`Document::layout`], with `node` as the object of the file.
@@ -179,6 +207,10 @@ impl Document {
     }
 
     fn layout_from(&self, root: Root<'_>, options: &WriteOptions) -> Result<OutputFile> {
+        self.archive(self.write(root)?, options)
+    }
+
+    fn write(&self, root: Root<'_>) -> Result<Written> {
         self.builder.check()?;
         let mut order: Vec<usize> = Vec::new();
         let mut numbers: HashMap<usize, usize> = HashMap::new();
@@ -201,12 +233,18 @@ impl Document {
             })
         };
         let pickle = pickle::emit(graph, root, Some(&mut spell))?;
+        Ok(Written { pickle, order })
+    }
+
+    /// The archive of an object that was written, and of its storages.
+    fn archive(&self, object: Written, options: &WriteOptions) -> Result<OutputFile> {
         let stored = self.untouched.as_ref().map_or(&self.stored[..], Untouched::stored);
-        let storages = order.into_iter().enumerate().map(|(number, index)| {
+        let count = object.order.len();
+        let storages = object.order.into_iter().enumerate().map(|(number, index)| {
             let (body, crc) = stored[index].body()?;
             Ok(NewMember::storage(&number.to_string(), body, crc))
         });
-        lay_out(NewMember::bytes("data.pkl", pickle)?, storages, true, options)
+        lay_out(NewMember::bytes("data.pkl", object.pickle)?, storages, count, true, options)
     }
 
     /// The storage that a persistent id of this document is.

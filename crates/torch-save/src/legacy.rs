@@ -20,10 +20,6 @@ use crate::storage::{self, StorageRef};
 const MAGIC: [u8; 10] = [0x6C, 0xFC, 0x9C, 0x46, 0xF9, 0x20, 0x6A, 0xA8, 0x50, 0x19];
 /// The first pickle of a stream is at most this long in any protocol.
 const MAGIC_PICKLE: u64 = 64;
-/// Where the growing window for a pickle of unknown length starts: one that is a number or a few
-/// fields, and one that holds an object.
-pub(crate) const SHORT: u64 = 1 << 10;
-pub(crate) const LONG: u64 = 256 << 10;
 /// How much is read from one storage on, if the next one is likely to be in it.
 const AHEAD: u64 = 64 << 10;
 
@@ -44,38 +40,20 @@ pub(crate) fn detect(section: &Section) -> bool {
 /// An opened stream.
 pub(crate) struct Legacy {
     pub(crate) graph: Graph,
+    /// The bytes that the graph was decoded from.
+    pub(crate) pickle: Section,
     pub(crate) storages: HashMap<String, Section>,
     pub(crate) notes: Vec<String>,
 }
 
 /// Decodes the pickle at `offset`, whose length is not known; gives where it ends, too.
-pub(crate) fn pickle_at(
-    section: &Section,
-    offset: u64,
-    first_window: u64,
-    limits: &Limits,
-) -> Result<(Graph, u64)> {
-    let most = section.len().saturating_sub(offset).min(limits.pickle_bytes);
-    let mut window = first_window;
-    loop {
-        let len = window.min(most);
-        let bytes = section.slice(offset, len)?.read(len)?;
-        match Graph::parse_start(bytes, limits) {
-            Ok(graph) => {
-                let end = offset + graph.consumed() as u64;
-                return Ok((graph, end));
-            }
-            // More bytes can only mend an end that came early, if there are as many as it wants.
-            Err((_, Some(needs))) if len < most && needs <= most => {
-                window = window.saturating_mul(4).max(needs);
-            }
-            Err((e, _)) => {
-                return Err(e
-                    .within(format_args!("the pickle at byte {offset}"))
-                    .in_file(section.name()));
-            }
-        }
-    }
+pub(crate) fn pickle_at(section: &Section, offset: u64, limits: &Limits) -> Result<(Graph, u64)> {
+    let rest = section.slice(offset, section.len().saturating_sub(offset))?;
+    let graph = Graph::read_start(&rest, limits)
+        .within(|| format!("the pickle at byte {offset}"))
+        .in_file(section.name())?;
+    let end = offset + graph.consumed() as u64;
+    Ok((graph, end))
 }
 
 /// Reads the number of elements before each storage. Small storages are passed in one read with
@@ -107,19 +85,20 @@ impl Counts<'_> {
 
 pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
     let mut notes = Vec::new();
-    let (_, at) = pickle_at(section, 0, SHORT, limits)?;
-    let (version, at) = pickle_at(section, at, SHORT, limits)?;
+    let (_, at) = pickle_at(section, 0, limits)?;
+    let (version, at) = pickle_at(section, at, limits)?;
     if version.root().as_int() != Some(1001) {
         return Err(
             Error::unsupported("the stream's protocol version is not 1001").in_file(section.name())
         );
     }
-    let (info, at) = pickle_at(section, at, SHORT, limits)?;
+    let (info, start) = pickle_at(section, at, limits)?;
     if info.root().get("little_endian").and_then(NodeRef::as_bool) == Some(false) {
         notes.push("the stream was written on a big-endian machine; its storages are little-endian all the same".into());
     }
-    let (graph, at) = pickle_at(section, at, LONG, limits)?;
-    let (keys, mut at) = pickle_at(section, at, LONG, limits)?;
+    let (graph, end) = pickle_at(section, start, limits)?;
+    let pickle = section.slice(start, end - start)?;
+    let (keys, mut at) = pickle_at(section, end, limits)?;
 
     let mut known: HashMap<Cow<'_, str>, StorageRef<'_>> = HashMap::new();
     for node in graph.nodes() {
@@ -162,5 +141,5 @@ pub(crate) fn open(section: &Section, limits: &Limits) -> Result<Legacy> {
     if at < section.len() {
         notes.push(format!("{} bytes follow the last storage", section.len() - at));
     }
-    Ok(Legacy { graph, storages, notes })
+    Ok(Legacy { graph, pickle, storages, notes })
 }

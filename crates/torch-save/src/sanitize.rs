@@ -166,7 +166,7 @@ impl TorchFile {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let plain = dir.path().join("plain.ckpt");
     /// let file = TorchFile::open(format!("{fixtures}/lightning/hparams_namespace.ckpt"))?;
-    /// assert!(!file.weights_only().is_empty());
+    /// assert!(!file.weights_only()?.is_empty());
     ///
     /// let plan = file.sanitize(&SanitizeOptions::new())?;
     /// for change in &plan.report.changes {
@@ -174,7 +174,7 @@ impl TorchFile {
     /// }
     /// Layout::file(plan.layout).write(&plain, Existing::Refuse, &CopyOptions::default())?;
     ///
-    /// assert!(TorchFile::open(&plain)?.weights_only().is_empty());
+    /// assert!(TorchFile::open(&plain)?.weights_only()?.is_empty());
     /// # Ok(())
     /// # }
     /// ```
@@ -185,7 +185,7 @@ impl TorchFile {
     pub fn sanitize(&self, options: &SanitizeOptions) -> Result<Sanitized> {
         let mut report = SanitizeReport {
             container: self.container(),
-            opcodes: weights_only::opcodes(self.graph().pickle()),
+            opcodes: self.refused_opcodes()?,
             changes: Vec::new(),
             imports: Vec::new(),
             broken: self.broken(),
@@ -204,7 +204,7 @@ impl TorchFile {
         if !report.opcodes.is_empty() || !weights_only::accepts(self.root()) {
             report.changes = document.sanitize(options).in_file(self.section().name())?;
         }
-        let layout = document.layout(&options.write).in_file(self.section().name())?;
+        let layout = document.into_layout(&options.write).in_file(self.section().name())?;
         Ok(Sanitized { layout, report })
     }
 

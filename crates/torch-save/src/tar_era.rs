@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use ckptkit_core::{Error, Limits, Result, ResultExt, Section};
 
-use crate::legacy::{LONG, SHORT, pickle_at};
+use crate::legacy::pickle_at;
 use crate::pickle::{Graph, NodeRef};
 use crate::storage;
 
@@ -30,7 +30,6 @@ pub(crate) struct Described {
 }
 
 pub(crate) struct TarEra {
-    pub(crate) graph: Graph,
     pub(crate) storages: HashMap<String, Stored>,
     pub(crate) tensors: HashMap<String, Described>,
 }
@@ -87,7 +86,7 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     fn pickle(&mut self) -> Result<Graph> {
-        let (graph, end) = pickle_at(self.section, self.at, SHORT, self.limits)?;
+        let (graph, end) = pickle_at(self.section, self.at, self.limits)?;
         self.at = end;
         Ok(graph)
     }
@@ -117,21 +116,24 @@ impl Cursor<'_> {
     }
 }
 
-pub(crate) fn open(section: &Section, limits: &Limits) -> Result<TarEra> {
+/// The object, the bytes that it was decoded from, and what it refers to.
+pub(crate) fn open(section: &Section, limits: &Limits) -> Result<(Graph, Section, TarEra)> {
     let members = members(section)?;
     let member = |name: &str| {
         members.get(name).ok_or_else(|| {
             Error::malformed(format!("the archive has no member {name}")).in_file(section.name())
         })
     };
-    let (graph, _) = pickle_at(member("pickle")?, 0, LONG, limits).within(|| "member pickle")?;
+    let pickle = member("pickle")?;
+    let (graph, end) = pickle_at(pickle, 0, limits).within(|| "member pickle")?;
+    let pickle = pickle.slice(0, end)?;
     let storages = storages(&mut Cursor { section: member("storages")?, at: 0, limits })
         .within(|| "member storages")
         .in_file(section.name())?;
     let tensors = tensors(&mut Cursor { section: member("tensors")?, at: 0, limits })
         .within(|| "member tensors")
         .in_file(section.name())?;
-    Ok(TarEra { graph, storages, tensors })
+    Ok((graph, pickle, TarEra { storages, tensors }))
 }
 
 fn storages(cursor: &mut Cursor<'_>) -> Result<HashMap<String, Stored>> {

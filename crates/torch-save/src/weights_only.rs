@@ -18,6 +18,8 @@ mod signatures;
 
 use std::collections::HashMap;
 
+use ckptkit_core::{Result, ResultExt};
+
 use crate::container::Container;
 use crate::file::TorchFile;
 use crate::pickle::{Graph, NodeId, NodeRef};
@@ -146,17 +148,19 @@ impl TorchFile {
     /// Everything that keeps `torch.load(weights_only=True)` from loading the file; empty where
     /// nothing does. Costs time linear in the pickle.
     ///
+    /// # Errors
+    /// Whatever keeps the pickle from being read once more.
+    ///
     /// ```
     /// # fn main() -> ckptkit_core::Result<()> {
     /// # let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
     /// let file = torch_save::TorchFile::open(format!("{fixtures}/torch/protocol_4.pt"))?;
-    /// let refused = file.weights_only();
+    /// let refused = file.weights_only()?;
     /// assert_eq!(refused[0].what, "FRAME");
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
-    pub fn weights_only(&self) -> Vec<Refusal> {
+    pub fn weights_only(&self) -> Result<Vec<Refusal>> {
         let mut out = Vec::new();
         if matches!(
             self.container(),
@@ -169,13 +173,19 @@ impl TorchFile {
                 why: "torch opens it in another way only".into(),
             });
         }
-        out.extend(opcodes(self.graph().pickle()).into_iter().map(|opcode| Refusal {
+        out.extend(self.refused_opcodes()?.into_iter().map(|opcode| Refusal {
             path: String::new(),
             kind: RefusalKind::Opcode,
             what: opcode.name.into(),
             why: format!("the opcode, first at offset {}, is not known", opcode.offset),
         }));
         out.extend(refusals(self.graph()));
-        out
+        Ok(out)
+    }
+
+    /// The opcodes of its pickle that torch has no case for.
+    pub(crate) fn refused_opcodes(&self) -> Result<Vec<Opcode>> {
+        let pickle = self.opened().pickle.read(u64::MAX).in_file(self.section().name())?;
+        Ok(opcodes(&pickle))
     }
 }

@@ -78,14 +78,15 @@ pub fn layout_state_dict(tensors: &[Tensor], options: &WriteOptions) -> Result<O
     let mut document = Document::new();
     let root = document.state_dict(tensors)?;
     document.set_root(root);
-    document.layout(options)
+    document.into_layout(options)
 }
 
-/// Lays out an archive of a pickle and its storages. Torch can compute where these lie, and is told
-/// so, where they are `numbered` by their positions.
+/// Lays out an archive of a pickle and its storages, of which there are `count`. Torch can compute
+/// where these lie, and is told so, where they are `numbered` by their positions.
 pub(crate) fn lay_out(
     pickle: NewMember,
     storages: impl Iterator<Item = Result<NewMember>>,
+    count: usize,
     numbered: bool,
     options: &WriteOptions,
 ) -> Result<OutputFile> {
@@ -97,8 +98,9 @@ pub(crate) fn lay_out(
     }
     first.push(NewMember::bytes("byteorder", *b"little"));
     let last = NewMember::bytes("version", *b"3\n");
+    let count = first.len() + count + 1;
     let members = first.into_iter().chain(storages).chain([last]);
-    layout(&options.root, members, options.align)
+    layout(&options.root, members, count, options.align)
 }
 
 impl TorchFile {
@@ -110,12 +112,11 @@ impl TorchFile {
         options: &WriteOptions,
     ) -> Result<Option<OutputFile>> {
         let opened = self.opened();
-        let (Container::Zip, Some(archive), false) =
+        let (Container::Zip, Some(_), false) =
             (self.container(), opened.archive(), opened.big_endian)
         else {
             return Ok(None);
         };
-        let Some(pickle) = archive.get("data.pkl") else { return Ok(None) };
         let made;
         let ids = match ids {
             Some(ids) => ids,
@@ -125,9 +126,9 @@ impl TorchFile {
                 &made
             }
         };
-        // What follows the end of the object is no part of it.
-        let pickle = pickle.section()?.slice(0, self.graph().consumed() as u64)?;
-        let pickle = NewMember::known("data.pkl", pickle, self.graph().pickle())?;
+        let mut body = OutputFile::default();
+        body.push(Segment::Section(opened.pickle.clone()))?;
+        let pickle = NewMember { name: "data.pkl".to_owned(), body, crc: None };
         let numbered = ids.refs(self.graph()).enumerate().all(|(i, s)| *s.key == *i.to_string());
         let mut located = opened.locate(0);
         let mut sections = Vec::with_capacity(ids.len());
@@ -147,6 +148,6 @@ impl TorchFile {
             body.push(Segment::Section(section))?;
             Ok(NewMember::storage(&storage.key, body, opened.crc(0, &storage.key)))
         });
-        lay_out(pickle, members, numbered, options).map(Some)
+        lay_out(pickle, members, ids.len(), numbered, options).map(Some)
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn weights(job: &mut Job<'_>, kept: Vec<Chosen>) -> Result<LaidOut> {
     }
     artifacts_left_out(job);
     let layout = lay_out(job, &entries)?;
-    Ok((layout, kept.into_iter().map(|c| c.tensor).collect()))
+    Ok(LaidOut::new(layout, kept.into_iter().map(|c| c.tensor).collect()))
 }
 
 /// Everything, flattened as torch flattens it; a Lightning checkpoint as Lightning lays it out.
@@ -86,7 +86,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     }
     beside::add(job, &mut layout, &document, &entered, lightning)?;
     artifacts_left_out(job);
-    Ok((layout, counted(job, &entries)))
+    Ok(LaidOut::new(layout, counted(job, &entries)))
 }
 
 /// The entries of a distributed checkpoint, cut anew; objects are not looked into.
@@ -111,7 +111,7 @@ fn reshard(job: &mut Job<'_>, source: &DistCheckpoint) -> Result<LaidOut> {
     }
     beside::carry(job, &mut layout, source)?;
     artifacts_left_out(job);
-    Ok((layout, counted(job, &entries)))
+    Ok(LaidOut::new(layout, counted(job, &entries)))
 }
 
 fn add(layout: &mut Layout, name: &str, section: Section) -> Result<()> {

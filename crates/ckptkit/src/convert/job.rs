@@ -18,8 +18,20 @@ pub(super) struct Job<'a> {
     pub(super) attributes: HashSet<String>,
 }
 
-/// The files, and the tensors that are in them under the names that a reader finds.
-pub(super) type LaidOut = (Layout, Vec<Tensor>);
+/// The files, and the tensors that are in them.
+pub(super) struct LaidOut {
+    pub(super) layout: Layout,
+    pub(super) tensors: Vec<Tensor>,
+    /// The key that a reader finds them under, by their names; all names are whole without it.
+    pub(super) under: Option<&'static str>,
+}
+
+impl LaidOut {
+    /// Files in which a reader finds the tensors by their names.
+    pub(super) fn new(layout: Layout, tensors: Vec<Tensor>) -> Self {
+        Self { layout, tensors, under: None }
+    }
+}
 
 /// A tensor as it is written.
 pub(super) struct Chosen {

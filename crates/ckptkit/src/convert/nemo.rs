@@ -51,7 +51,7 @@ pub(super) fn weights(job: &mut Job<'_>, weights: &Weights, kept: Vec<Chosen>) -
     };
     job.report.notes.extend(archive.notes().iter().cloned());
     let layout = Layout::file(archive.into_file());
-    Ok((layout, kept.into_iter().map(|c| c.tensor).collect()))
+    Ok(LaidOut::new(layout, kept.into_iter().map(|c| c.tensor).collect()))
 }
 
 fn weights_file(job: &mut Job<'_>, weights: &Weights, kept: &[Chosen]) -> Result<OutputFile> {
@@ -59,7 +59,7 @@ fn weights_file(job: &mut Job<'_>, weights: &Weights, kept: &[Chosen]) -> Result
     let mut options = torch_save::WriteOptions::new();
     options.align = job.wish.align.unwrap_or(options.align);
     options.root = ROOT.into();
-    document.layout(&options)
+    document.into_layout(&options)
 }
 
 /// Everything but the weights from another archive, which must have the same tensors.

@@ -1,5 +1,6 @@
 //! From a checkpoint and wishes to a layout.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -69,10 +70,10 @@ impl Convert {
                 notes: checkpoint.notes().to_vec(),
             },
         };
-        let (layout, tensors) = if whole { job.whole()? } else { job.weights()? };
+        let LaidOut { layout, tensors, under } = if whole { job.whole()? } else { job.weights()? };
         let mut report = job.report;
         report.files = layout.files().count();
-        Ok(Plan { tensors, layout, report, destination: destination.to_path_buf() })
+        Ok(Plan { tensors, under, layout, report, destination: destination.to_path_buf() })
     }
 
     /// Refuses files that the target would not take anything from.
@@ -188,6 +189,7 @@ impl Job<'_> {
 #[derive(Debug)]
 pub struct Plan {
     tensors: Vec<Tensor>,
+    under: Option<&'static str>,
     layout: Layout,
     report: Report,
     destination: PathBuf,
@@ -200,8 +202,15 @@ impl Plan {
         &self.report
     }
 
-    pub(super) fn tensors(&self) -> &[Tensor] {
-        &self.tensors
+    /// What is written, each with the name that a reader of the destination finds it by.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (Cow<'_, str>, &Tensor)> {
+        self.tensors.iter().map(|tensor| {
+            let name = match self.under {
+                Some(key) => format!("{key}.{}", tensor.name()).into(),
+                None => tensor.name().into(),
+            };
+            (name, tensor)
+        })
     }
 
     pub(super) fn destination(&self) -> &Path {

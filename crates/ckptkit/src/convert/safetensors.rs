@@ -87,11 +87,11 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
     }
     job.report.tensors = tensors.len();
     job.report.bytes = tensors.iter().map(Tensor::byte_len).sum();
-    let (mut layout, tensors) = lay_out(job, tensors, true)?;
+    let LaidOut { mut layout, tensors, .. } = lay_out(job, tensors, true)?;
     let mut file = OutputFile::default();
     file.push(Segment::Literal(encoded.json))?;
     layout.add(EntryPath::new(sidecar::FILE_NAME)?, file)?;
-    Ok((layout, tensors))
+    Ok(LaidOut::new(layout, tensors))
 }
 
 /// New names for the states of optimizers, where they are wished for.
@@ -132,7 +132,7 @@ fn lay_out(job: &mut Job<'_>, tensors: Vec<Tensor>, in_directory: bool) -> Resul
     if in_directory {
         side::add(job, &mut layout, &tensors)?;
     }
-    Ok((layout, tensors))
+    Ok(LaidOut::new(layout, tensors))
 }
 
 /// Everything else that the source has: values, and what a single file has no place for.

@@ -26,8 +26,8 @@ pub(super) fn weights(job: &mut Job<'_>, weights: &Weights, kept: Vec<Chosen>) -
         job.left_out(&config.origin, Kind::Artifact, "a state dict has no place for a config");
     }
     artifacts_left_out(job);
-    let layout = document.layout(&options(job))?;
-    Ok((Layout::file(layout), kept.into_iter().map(|c| c.tensor).collect()))
+    let layout = document.into_layout(&options(job))?;
+    Ok(LaidOut::new(Layout::file(layout), kept.into_iter().map(|c| c.tensor).collect()))
 }
 
 /// A Lightning checkpoint of the weights, with the config as its hyper-parameters.
@@ -67,13 +67,9 @@ pub(super) fn lightning(
         }
     }
     artifacts_left_out(job);
-    let layout = document.layout(&options(job))?;
-    // A reader finds them under the key.
-    let tensors = kept.into_iter().map(|c| {
-        let name = format!("{STATE_DICT}.{}", c.tensor.name());
-        c.tensor.renamed(name)
-    });
-    Ok((Layout::file(layout), tensors.collect()))
+    let layout = document.into_layout(&options(job))?;
+    let tensors = kept.into_iter().map(|c| c.tensor).collect();
+    Ok(LaidOut { under: Some(STATE_DICT), ..LaidOut::new(Layout::file(layout), tensors) })
 }
 
 /// The config as an object: of plain values, or where those cannot say it (classes that nobody here
@@ -136,7 +132,7 @@ pub(super) fn whole(job: &mut Job<'_>) -> Result<LaidOut> {
         }
     }
     artifacts_left_out(job);
-    Ok((Layout::file(document.layout(&options(job))?), tensors))
+    Ok(LaidOut::new(Layout::file(document.into_layout(&options(job))?), tensors))
 }
 
 impl Job<'_> {

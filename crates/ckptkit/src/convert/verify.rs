@@ -30,9 +30,8 @@ impl Plan {
         let written = Checkpoint::open(self.destination())?;
         let pairs: Vec<(&Tensor, Tensor)> = self
             .tensors()
-            .iter()
-            .map(|tensor| {
-                let found = written.tensor(tensor.name())?;
+            .map(|(name, tensor)| {
+                let found = written.tensor(&name)?;
                 same_kind(tensor, &found).map_err(|e| e.in_file(self.destination()))?;
                 Ok((tensor, found))
             })

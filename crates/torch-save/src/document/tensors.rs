@@ -9,7 +9,7 @@ use ckptkit_core::{
 
 use super::view::{self, View};
 use super::{Body, Document, Stored};
-use crate::pickle::{Builder, NodeId};
+use crate::pickle::NodeId;
 use crate::storage;
 
 /// Where a tensor lies in the storage that is written for it.
@@ -56,8 +56,9 @@ impl Document {
 
     /// An `nn.Parameter` around a tensor's node.
     pub fn parameter(&mut self, data: NodeId, requires_grad: bool) -> NodeId {
-        let b = self.builder();
-        let (requires_grad, hooks) = (b.bool(requires_grad), ordered_dict(b));
+        self.own();
+        let (b, constants) = (&mut self.builder, &mut self.constants);
+        let (requires_grad, hooks) = (constants.bool(b, requires_grad), constants.ordered_dict(b));
         b.call("torch._utils", "_rebuild_parameter", &[data, requires_grad, hooks])
     }
 
@@ -67,8 +68,8 @@ impl Document {
     /// As [`Document::tensors`].
     pub fn state_dict(&mut self, tensors: &[Tensor]) -> Result<NodeId> {
         let nodes = self.tensors(tensors)?;
-        let b = self.builder();
-        let dict = ordered_dict(b);
+        let b = &mut self.builder;
+        let dict = self.constants.ordered_dict(b);
         let pairs: Vec<_> =
             tensors.iter().zip(nodes).map(|(t, node)| (b.str(t.name()), node)).collect();
         b.set_items(dict, &pairs);
@@ -90,6 +91,7 @@ impl Document {
         for members in groups {
             self.place_group(tensors, &members, &mut shared);
         }
+        self.stored.reserve_exact(tensors.len() - shared.len());
         let mut out: Vec<Placed> = Vec::with_capacity(tensors.len());
         let mut computed: HashMap<StorageId, Vec<usize>> = HashMap::new();
         for (i, tensor) in tensors.iter().enumerate() {
@@ -248,8 +250,4 @@ fn writable(tensor: &Tensor) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-pub(super) fn ordered_dict(b: &mut Builder) -> NodeId {
-    b.call("collections", "OrderedDict", &[])
 }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use ckptkit_core::{Dtype, Error, Result, shape};
 
 use super::Document;
-use super::tensors::ordered_dict;
 use crate::pickle::{Global, Kind, NodeId, NodeRef};
 use crate::storage;
 
@@ -177,13 +176,15 @@ impl Document {
             .dtype
             .torch_name()
             .ok_or_else(|| Error::unsupported(format!("torch has no dtype {}", view.dtype)))?;
-        let b = self.builder();
-        let offset = b.uint(view.offset);
+        self.own();
+        let (b, constants) = (&mut self.builder, &mut self.constants);
+        let offset = constants.number(b, view.offset);
         let [size, strides] = [&view.size, &view.strides].map(|dims| {
-            let dims: Vec<NodeId> = dims.iter().map(|&d| b.uint(d)).collect();
+            let dims: Vec<NodeId> = dims.iter().map(|&d| constants.number(b, d)).collect();
             b.tuple(&dims)
         });
-        let (requires_grad, hooks) = (b.bool(view.requires_grad), ordered_dict(b));
+        let requires_grad = constants.bool(b, view.requires_grad);
+        let hooks = constants.ordered_dict(b);
         let mut args = vec![view.storage, offset, size, strides, requires_grad, hooks];
         let mut function = "_rebuild_tensor_v2";
         if untyped {

@@ -7,9 +7,9 @@
 
 use std::fmt;
 
-use ckptkit_core::{Error, Limits, Result};
+use ckptkit_core::{Error, Limits, Result, Section};
 
-use super::machine::{self, Failure};
+use super::machine::{self, Input};
 use super::node::NodeRef;
 
 /// The address of a node in its [`Graph`].
@@ -272,24 +272,39 @@ impl Graph {
     /// [`Unsupported`](ckptkit_core::ErrorKind::Unsupported) for opcodes whose meaning lies outside
     /// the file (EXT, out-of-band buffers).
     pub fn parse(bytes: impl Into<Vec<u8>>, limits: &Limits) -> Result<Self> {
-        machine::run(bytes.into(), limits, false).map_err(|(e, _)| e)
+        let bytes = bytes.into();
+        let len = bytes.len() as u64;
+        check_length(len, limits)?;
+        machine::run(Input::bytes(bytes, limits.pickle_bytes), len, limits, false)
     }
 
-    /// As [`Graph::parse`], with one node each for `None`, `True`, `False`, `()` and the integers below
+    /// As [`Graph::parse`], of the pickle that a section starts with, of which a window is held at a
+    /// time: memory is that of the graph alone.
+    ///
+    /// # Errors
+    /// As [`Graph::parse`], and where the section cannot be read;
+    /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for a section longer than a pickle
+    /// may be.
+    pub fn read(section: &Section, limits: &Limits) -> Result<Self> {
+        check_length(section.len(), limits)?;
+        machine::run(Input::of(section, limits.pickle_bytes), section.len(), limits, false)
+    }
+
+    /// As [`Graph::read`], of a pickle that may be a small part of its section.
+    pub(crate) fn read_start(section: &Section, limits: &Limits) -> Result<Self> {
+        machine::run(Input::of(section, limits.pickle_bytes), 0, limits, false)
+    }
+
+    /// As [`Graph::read`], with one node each for `None`, `True`, `False`, `()` and the integers below
     /// 256, however often they occur, and one for equal tuples and integers that follow each other
     /// closely: about half as many nodes, for a graph that is read and not changed.
     ///
     /// # Errors
-    /// As [`Graph::parse`]; [`Malformed`](ckptkit_core::ErrorKind::Malformed) also where a tuple, an
+    /// As [`Graph::read`]; [`Malformed`](ckptkit_core::ErrorKind::Malformed) also where a tuple, an
     /// integer or one of these constants is changed after it was made, which Python refuses.
-    pub fn parse_compact(bytes: impl Into<Vec<u8>>, limits: &Limits) -> Result<Self> {
-        machine::run(bytes.into(), limits, true).map_err(|(e, _)| e)
-    }
-
-    /// As [`Graph::parse`], of bytes that may be only the start of a pickle: beside the error of an
-    /// end that came early stands how many bytes from the start it would take to go on.
-    pub(crate) fn parse_start(bytes: Vec<u8>, limits: &Limits) -> Result<Self, Failure> {
-        machine::run(bytes, limits, false)
+    pub fn read_compact(section: &Section, limits: &Limits) -> Result<Self> {
+        check_length(section.len(), limits)?;
+        machine::run(Input::of(section, limits.pickle_bytes), section.len(), limits, true)
     }
 
     /// The object that was pickled.
@@ -328,7 +343,7 @@ impl Graph {
 
     /// Bytes of the pickle and of what was decoded from it.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.heap.len()
+        self.consumed + self.heap.len()
     }
 
     /// References between nodes.
@@ -358,12 +373,6 @@ impl Graph {
     #[must_use]
     pub fn consumed(&self) -> usize {
         self.consumed
-    }
-
-    /// The pickle that it was decoded from; empty for a graph that was made by hand.
-    #[must_use]
-    pub fn pickle(&self) -> &[u8] {
-        self.heap.get(..self.consumed).unwrap_or_default()
     }
 
     /// Every class and function that the pickle names, each once, in order of first appearance.
@@ -516,4 +525,14 @@ fn python3_name<'a>(module: &'a str, name: &'a str) -> Global<'a> {
         other => other,
     };
     Global { module, name }
+}
+
+fn check_length(len: u64, limits: &Limits) -> Result<()> {
+    if len > limits.pickle_bytes {
+        return Err(Error::limit(format!(
+            "the pickle has {len} bytes, the limit is {}",
+            limits.pickle_bytes
+        )));
+    }
+    Ok(())
 }

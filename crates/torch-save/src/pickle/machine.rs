@@ -3,51 +3,39 @@
 //! Source of truth: CPython's `pickle.py` and `pickletools.py`. Every length is checked against
 //! the bytes that are left before anything is allocated for it.
 
+mod globals;
 mod input;
-
-use std::cell::Cell;
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+mod read;
 
 use ckptkit_core::hash::{HashMap, HashMapExt};
 use ckptkit_core::{Error, Limits, Result};
 
-use super::graph::{GlobalName, Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, Wide, narrow};
+use super::graph::{Graph, MutKind, MutRecord, Node, NodeId, Repr, Span, Wide, narrow};
 use super::text;
 
-/// Why a pickle cannot be decoded; where more of it might help, how many bytes that takes.
-pub(crate) type Failure = (Error, Option<u64>);
+use globals::Globals;
+pub(crate) use input::Input;
 
-/// With `shared`, equal atoms are one node.
-pub(super) fn run(bytes: Vec<u8>, limits: &Limits, shared: bool) -> Result<Graph, Failure> {
-    if bytes.len() as u64 > limits.pickle_bytes || u32::try_from(bytes.len()).is_err() {
-        let e = Error::limit(format!(
-            "the pickle has {} bytes, the limit is {}",
-            bytes.len(),
-            limits.pickle_bytes
-        ));
-        return Err((e, None));
-    }
+/// With `shared`, equal atoms are one node. `expected` is about how many bytes the pickle has.
+pub(super) fn run(input: Input<'_>, expected: u64, limits: &Limits, shared: bool) -> Result<Graph> {
+    let room = usize::try_from(expected.min(input.len())).unwrap_or(0);
     let mut machine = Machine {
-        end: bytes.len(),
-        at: 0,
+        input,
         opcode_at: 0,
         stack: Vec::new(),
         marks: Vec::new(),
-        memo: Vec::with_capacity(bytes.len() / BYTES_A_MEMO_ENTRY),
+        memo: Vec::with_capacity(room / BYTES_A_MEMO_ENTRY),
         sparse_memo: HashMap::new(),
         memo_len: 0,
         atoms: shared.then(Atoms::new),
-        interned: HashMap::new(),
-        hasher: RandomState::new(),
+        globals: Globals::default(),
         limits,
-        needs: Cell::new(None),
         graph: Graph {
-            nodes: Vec::with_capacity(bytes.len() / BYTES_A_NODE),
-            edges: Vec::with_capacity(bytes.len() / BYTES_AN_EDGE),
-            muts: Vec::with_capacity(bytes.len() / BYTES_A_MUTATION),
+            nodes: Vec::with_capacity(room / BYTES_A_NODE),
+            edges: Vec::with_capacity(room / BYTES_AN_EDGE),
+            muts: Vec::with_capacity(room / BYTES_A_MUTATION),
             globals: Vec::new(),
-            heap: bytes,
+            heap: Vec::with_capacity(room / BYTES_A_BYTE_OF_TEXT),
             root: 0,
             protocol: 0,
             consumed: 0,
@@ -55,28 +43,22 @@ pub(super) fn run(bytes: Vec<u8>, limits: &Limits, shared: bool) -> Result<Graph
     };
     match machine.run() {
         Ok(()) => Ok(machine.finish()),
-        Err(e) => Err((e.at(machine.opcode_at as u64).within("pickle"), machine.needs.get())),
+        Err(e) => Err(e.at(machine.opcode_at).within("pickle")),
     }
 }
 
-struct Machine<'l> {
+struct Machine<'i, 'l> {
+    input: Input<'i>,
     graph: Graph,
-    /// Where the pickle's own bytes end in the heap; decoded text is appended behind.
-    end: usize,
-    at: usize,
-    opcode_at: usize,
+    opcode_at: u64,
     stack: Vec<u32>,
     marks: Vec<usize>,
     memo: Vec<u32>,
     sparse_memo: HashMap<u64, u32>,
     memo_len: u64,
     atoms: Option<Atoms>,
-    /// From the hash of a global's name, or the next free number after it, to its number.
-    interned: HashMap<u64, u32>,
-    hasher: RandomState,
+    globals: Globals,
     limits: &'l Limits,
-    /// How many bytes it would take to go on, once they have ended early.
-    needs: Cell<Option<u64>>,
 }
 
 const ABSENT: u32 = u32::MAX;
@@ -136,12 +118,13 @@ const BYTES_A_NODE: usize = 5;
 const BYTES_AN_EDGE: usize = 6;
 const BYTES_A_MUTATION: usize = 20;
 const BYTES_A_MEMO_ENTRY: usize = 8;
+const BYTES_A_BYTE_OF_TEXT: usize = 4;
 
-impl Machine<'_> {
+impl Machine<'_, '_> {
     fn run(&mut self) -> Result<()> {
         loop {
-            self.opcode_at = self.at;
-            let opcode = self.byte()?;
+            self.opcode_at = self.input.position();
+            let opcode = self.input.byte()?;
             match opcode {
                 // The commonest first: what a pickle of many small objects consists of.
                 0x94 => {
@@ -149,15 +132,15 @@ impl Machine<'_> {
                     self.remember(self.memo_len, id);
                 }
                 b'h' => {
-                    let index = u64::from(self.byte()?);
+                    let index = u64::from(self.input.byte()?);
                     self.recall(index)?;
                 }
                 b'j' => {
-                    let index = u64::from(u32::from_le_bytes(self.take()?));
+                    let index = u64::from(u32::from_le_bytes(self.input.take()?));
                     self.recall(index)?;
                 }
                 0x8c => {
-                    let len = u64::from(self.byte()?);
+                    let len = u64::from(self.input.byte()?);
                     let repr = Repr::Str(self.text(len)?);
                     self.push_new(repr)?;
                 }
@@ -182,12 +165,12 @@ impl Machine<'_> {
                     self.push_tuple(mark)?;
                 }
                 b'K' => {
-                    let value = self.byte()?;
+                    let value = self.input.byte()?;
                     let slot = Atoms::ZERO + usize::from(value);
                     self.push_atom(slot, Repr::int(i64::from(value)))?;
                 }
                 b'M' => {
-                    let value = i64::from(u16::from_le_bytes(self.take()?));
+                    let value = i64::from(u16::from_le_bytes(self.input.take()?));
                     self.push_made(Repr::int(value))?;
                 }
                 b'N' => self.push_atom(Atoms::NONE, Repr::None)?,
@@ -205,11 +188,12 @@ impl Machine<'_> {
                 }
                 b'.' => {
                     self.graph.root = self.pop()?;
-                    self.graph.consumed = self.at;
+                    self.graph.consumed =
+                        usize::try_from(self.input.position()).unwrap_or(usize::MAX);
                     return Ok(());
                 }
                 0x80 => {
-                    let protocol = self.byte()?;
+                    let protocol = self.input.byte()?;
                     if protocol > 5 {
                         return Err(Error::unsupported(format!(
                             "pickle protocol {protocol}; protocols 0 to 5 are known"
@@ -218,10 +202,8 @@ impl Machine<'_> {
                     self.graph.protocol = protocol;
                 }
                 0x95 => {
-                    let len = u64::from_le_bytes(self.take()?);
-                    if len > (self.end - self.at) as u64 {
-                        return Err(self.truncated(len));
-                    }
+                    let len = u64::from_le_bytes(self.input.take()?);
+                    self.input.check(len)?;
                 }
                 b'(' => {
                     if self.marks.len() >= self.limits.stack {
@@ -258,25 +240,25 @@ impl Machine<'_> {
     /// The opcodes that make a new node; `None` when one pushed its node itself.
     fn construct(&mut self, opcode: u8) -> Result<Option<Repr>> {
         Ok(Some(match opcode {
-            b'J' => Repr::int(i64::from(i32::from_le_bytes(self.take()?))),
-            b'G' => Repr::float(f64::from_be_bytes(self.take()?)),
+            b'J' => Repr::int(i64::from(i32::from_le_bytes(self.input.take()?))),
+            b'G' => Repr::float(f64::from_be_bytes(self.input.take()?)),
             b'I' | b'L' | b'F' => self.number_text(opcode)?,
             0x8a => {
-                let len = u64::from(self.byte()?);
+                let len = u64::from(self.input.byte()?);
                 self.long(len)?
             }
             0x8b => {
-                let len = i32::from_le_bytes(self.take()?);
+                let len = i32::from_le_bytes(self.input.take()?);
                 let len = u64::try_from(len)
                     .map_err(|_| Error::malformed(format!("an integer of {len} bytes")))?;
                 self.long(len)?
             }
             b'X' => {
-                let len = u64::from(u32::from_le_bytes(self.take()?));
+                let len = u64::from(u32::from_le_bytes(self.input.take()?));
                 Repr::Str(self.text(len)?)
             }
             0x8d => {
-                let len = u64::from_le_bytes(self.take()?);
+                let len = u64::from_le_bytes(self.input.take()?);
                 Repr::Str(self.text(len)?)
             }
             b'B' => self.sized::<4>(Repr::Bytes)?,
@@ -292,14 +274,10 @@ impl Machine<'_> {
                 self.python2_string(span)
             }
             b'S' => {
-                let line = self.line()?;
-                let span = self.decode(line, text::quoted_string, "a quoted string")?;
+                let span = self.decoded_line(text::quoted_string, "a quoted string")?;
                 self.python2_string(span)
             }
-            b'V' => {
-                let line = self.line()?;
-                Repr::Str(self.decode(line, text::raw_unicode_escape, "escaped text")?)
-            }
+            b'V' => Repr::Str(self.decoded_line(text::raw_unicode_escape, "escaped text")?),
             b']' => Repr::List,
             0x8f => Repr::Set,
             0x91 => {
@@ -318,11 +296,7 @@ impl Machine<'_> {
                 self.record(id, kind, &items)?;
                 return Ok(None);
             }
-            b'c' => {
-                let module = self.line()?;
-                let name = self.line()?;
-                self.global(module, name)?
-            }
+            b'c' => self.global_lines()?,
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.repr(module), self.repr(name)) {
@@ -331,10 +305,8 @@ impl Machine<'_> {
                 }
             }
             b'i' => {
-                let module = self.line()?;
-                let name = self.line()?;
+                let class = self.global_lines()?;
                 let items = self.pop_mark()?;
-                let class = self.global(module, name)?;
                 let class = self.node(class)?;
                 self.called(class, &items)?
             }
@@ -401,14 +373,17 @@ impl Machine<'_> {
     /// The opcodes of protocols 0 to 3 that name the memo's entry.
     fn memoize(&mut self, opcode: u8) -> Result<()> {
         let index = match opcode {
-            b'q' => u64::from(self.byte()?),
-            b'r' => u64::from(u32::from_le_bytes(self.take()?)),
+            b'q' => u64::from(self.input.byte()?),
+            b'r' => u64::from(u32::from_le_bytes(self.input.take()?)),
             _ => {
                 let line = self.line()?;
                 let text = std::str::from_utf8(self.graph.slice(line)).unwrap_or("");
-                text.trim()
+                let index = text
+                    .trim()
                     .parse()
-                    .map_err(|_| Error::malformed(format!("{text:?} is no memo index")))?
+                    .map_err(|_| Error::malformed(format!("{text:?} is no memo index")))?;
+                self.forget(line);
+                index
             }
         };
         if opcode == b'g' {
@@ -468,24 +443,25 @@ impl Machine<'_> {
         }
     }
 
-    /// The number of a global; each is kept once.
-    fn global(&mut self, module: Span, name: Span) -> Result<Repr> {
-        let spelled = [module, name].map(|s| std::str::from_utf8(self.graph.slice(s)));
-        let [Ok(module), Ok(name)] = spelled else {
-            return Err(Error::malformed("a global's name is not UTF-8"));
-        };
-        let mut hash = self.hasher.hash_one((module, name));
-        while let Some(&index) = self.interned.get(&hash) {
-            if self.graph.spelled(index) == (module, name) {
-                return Ok(Repr::Global(index));
-            }
-            hash = hash.wrapping_add(1);
+    /// A global whose module and name are the next two lines.
+    fn global_lines(&mut self) -> Result<Repr> {
+        if let Some((lines, len)) = self.input.held_lines() {
+            let names = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+            let global = self.globals.named(names)?;
+            self.input.pass(len);
+            return Ok(global);
         }
-        let index = narrow(self.graph.globals.len());
-        self.interned.insert(hash, index);
-        let known = GlobalName::new(module, name);
-        self.graph.globals.push(known);
-        Ok(Repr::Global(index))
+        let module = self.line()?;
+        let name = self.line()?;
+        let global = self.global(module, name)?;
+        self.forget(module);
+        Ok(global)
+    }
+
+    /// A global whose module and name are text.
+    fn global(&mut self, module: Span, name: Span) -> Result<Repr> {
+        let names = [module, name].map(|span| self.graph.slice(span));
+        self.globals.named(names)
     }
 
     fn called(&mut self, class: u32, args: &[u32]) -> Result<Repr> {
@@ -665,13 +641,10 @@ impl Machine<'_> {
         Ok(span)
     }
 
-    /// The graph, without room that it does not need: the bytes may have been a window that
-    /// reaches far behind the pickle.
+    /// The graph, without room that it does not need.
     fn finish(self) -> Graph {
         let mut graph = self.graph;
-        if graph.heap.len() == self.end {
-            graph.heap.truncate(graph.consumed);
-        }
+        graph.globals = self.globals.into_names();
         graph.heap.shrink_to_fit();
         graph.nodes.shrink_to_fit();
         graph.edges.shrink_to_fit();

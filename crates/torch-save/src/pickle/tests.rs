@@ -1,13 +1,93 @@
 //! The machine on pickles written by hand.
 
-use ckptkit_core::{Limits, Result};
+use ckptkit_core::{Limits, Result, Section};
 
 use super::bigint;
 use super::graph::{Graph, Kind, Mut};
-use super::machine::run;
+use super::machine::{Input, run};
 
 fn parse(bytes: &[u8]) -> Result<Graph> {
-    run(bytes.to_vec(), &Limits::default(), false).map_err(|(e, _)| e)
+    let limits = Limits::default();
+    let held = Graph::parse(bytes, &limits);
+    let outcome = |graph: &Result<Graph>| match graph {
+        Ok(graph) => Ok((graph.to_pickle().unwrap(), graph.consumed(), graph.len())),
+        Err(e) => Err(e.to_string()),
+    };
+    // However it comes, it is the same.
+    let section = Section::from_bytes(bytes, "memory");
+    for window in [1, 2, 3, 5, 8, 64] {
+        let read = run(Input::by(&section, u64::MAX, window), 0, &limits, false);
+        assert_eq!(outcome(&read), outcome(&held), "by {window} bytes");
+    }
+    held
+}
+
+/// Every pickle of an archive among the fixtures.
+fn of_fixtures() -> Vec<(String, Section)> {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+    let mut out = Vec::new();
+    for group in ["torch", "lightning"] {
+        for entry in std::fs::read_dir(format!("{fixtures}/{group}")).unwrap() {
+            let path = entry.unwrap().path();
+            let section = Section::open(&path).unwrap();
+            let Ok(archive) = crate::zip::Archive::open(&section, &Limits::default()) else {
+                continue;
+            };
+            let Some(member) = archive.get("data.pkl") else { continue };
+            // A deflated one takes a feature.
+            let Ok(section) = member.section() else { continue };
+            out.push((path.display().to_string(), section));
+        }
+    }
+    assert!(out.len() > 65, "{}", out.len());
+    out
+}
+
+#[test]
+fn real_pickles_are_the_same_in_every_window() {
+    for (name, section) in of_fixtures() {
+        let limits = Limits::default();
+        let held = Graph::parse(section.read(u64::MAX).unwrap(), &limits).unwrap();
+        let whole = Graph::read(&section, &limits).unwrap();
+        for window in [1, 3, 100] {
+            let read = run(Input::by(&section, u64::MAX, window), 0, &limits, false).unwrap();
+            assert_eq!((read.consumed(), read.len()), (held.consumed(), held.len()), "{name}");
+            assert!(read.to_pickle().unwrap() == held.to_pickle().unwrap(), "{name}");
+            assert!(read.to_pickle().unwrap() == whole.to_pickle().unwrap(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_longer_than_a_pickle_may_be_is_refused() {
+    let pickle = b"\x80\x02X\x05\0\0\0epoch.";
+    let limit = |bytes| {
+        let mut limits = Limits::default();
+        limits.pickle_bytes = bytes;
+        limits
+    };
+    let long = Section::from_bytes([&pickle[..], &[0; 100]].concat(), "memory");
+    let e = Graph::read(&long, &limit(100)).unwrap_err();
+    assert!(e.to_string().contains("113 bytes, the limit is 100"), "{e}");
+    // Of what follows it nothing is known beforehand.
+    assert_eq!(Graph::read_start(&long, &limit(13)).unwrap().consumed(), 13);
+    let e = Graph::read_start(&long, &limit(12)).unwrap_err();
+    assert_eq!(e.kind(), ckptkit_core::ErrorKind::LimitExceeded);
+    // A text that is as long as a whole read.
+    let text = "long".repeat(1 << 18);
+    let mut pickle = b"\x80\x02X\0\0\x10\0".to_vec();
+    pickle.extend(text.as_bytes());
+    pickle.extend(b"q\0.");
+    let section = Section::from_bytes(pickle.clone(), "memory");
+    let read = Graph::read(&section, &Limits::default()).unwrap();
+    assert_eq!((read.root().as_str(), read.consumed()), (Some(&*text), pickle.len()));
+    pickle.truncate(1 << 20);
+    let e = Graph::read(&Section::from_bytes(pickle, "cut"), &Limits::default()).unwrap_err();
+    assert!(e.to_string().contains("1048576 bytes are wanted, 1048569 are left"), "{e}");
+}
+
+fn compacted(bytes: impl Into<Vec<u8>>, limits: &Limits) -> Result<Graph> {
+    Graph::read_compact(&Section::from_bytes(bytes, "memory"), limits)
 }
 
 fn refused(bytes: &[u8]) -> String {
@@ -113,9 +193,9 @@ fn depth_costs_no_stack() {
 fn limits_hold() {
     let mut limits = Limits::default();
     limits.nodes = 3;
-    assert!(run(b"\x80\x02(NNNNt.".to_vec(), &limits, false).is_err());
+    assert!(Graph::parse(b"\x80\x02(NNNNt.", &limits).is_err());
     limits.pickle_bytes = 2;
-    assert!(run(b"\x80\x02N.".to_vec(), &limits, false).is_err());
+    assert!(Graph::parse(b"\x80\x02N.", &limits).is_err());
 }
 
 /// Each row: a pickle of protocol 4 or 5, and what CPython 3.11 writes for the same object with
@@ -144,13 +224,11 @@ fn compact_graphs_say_the_same_with_fewer_nodes() {
     // [(1, None, ()), (1, None, ()), {"a": True, "b": 1}, 300, 300]
     let pickle = b"\x80\x02](K\x01N)\x87K\x01N)\x87}(U\x01a\x88U\x01bK\x01uM\x2c\x01M\x2c\x01e.";
     let limits = Limits::default();
-    let (plain, compact) = (
-        Graph::parse(&pickle[..], &limits).unwrap(),
-        Graph::parse_compact(&pickle[..], &limits).unwrap(),
-    );
+    let (plain, compact) =
+        (Graph::parse(&pickle[..], &limits).unwrap(), compacted(&pickle[..], &limits).unwrap());
     // The same values, of which equal tuples are one object now.
     let written = plain.to_pickle().unwrap();
-    let again = Graph::parse_compact(written, &limits).unwrap();
+    let again = compacted(written, &limits).unwrap();
     assert_eq!(again.to_pickle().unwrap(), compact.to_pickle().unwrap());
     assert_eq!((plain.len(), compact.len()), (16, 10));
     let items = compact.root().items();
@@ -168,7 +246,7 @@ fn compact_graphs_say_the_same_with_fewer_nodes() {
     // NONE, NONE, BUILD: Python does nothing here; nobody writes it. So with 300 and (None,).
     for changed in [&b"\x80\x02NNb."[..], b"\x80\x02M\x2c\x01Nb.", b"\x80\x02N\x85Nb."] {
         assert!(Graph::parse(changed, &limits).is_ok());
-        let e = Graph::parse_compact(changed, &limits).unwrap_err();
+        let e = compacted(changed, &limits).unwrap_err();
         assert_eq!(e.kind(), ckptkit_core::ErrorKind::Malformed);
     }
 }

@@ -7,7 +7,7 @@
 //! where storages lie from sizes alone (`calculate_storage_offsets`), so none of this is a matter
 //! of taste.
 
-use ckptkit_core::{Checksum, Error, OutputFile, Result, Section, Segment};
+use ckptkit_core::{Checksum, Error, OutputFile, Result, Segment};
 
 const UTF8: u16 = 0x0800;
 const DESCRIPTOR: u16 = 0x0008;
@@ -27,13 +27,6 @@ impl NewMember {
     /// A storage under its key.
     pub(crate) fn storage(key: &str, body: OutputFile, crc: Option<u32>) -> Self {
         Self { name: format!("data/{key}"), body, crc }
-    }
-
-    /// A member that lies in a section, and is at hand as well.
-    pub(crate) fn known(name: &str, section: Section, bytes: &[u8]) -> Result<Self> {
-        let mut body = OutputFile::default();
-        body.push(Segment::Section(section))?;
-        Ok(Self { name: name.to_owned(), body, crc: Some(crc32fast::hash(bytes)) })
     }
 
     /// A member that is at hand.
@@ -58,18 +51,21 @@ struct Written {
     crc: Crc,
 }
 
-/// Lays out an archive; members lie in the order given, each at a multiple of `align` bytes.
+/// Lays out an archive of about `count` members; they lie in the order given, each at a multiple of
+/// `align` bytes.
 pub(crate) fn layout(
     root: &str,
     members: impl IntoIterator<Item = Result<NewMember>>,
+    count: usize,
     align: u64,
 ) -> Result<OutputFile> {
     if !align.is_power_of_two() || align > 32 << 10 {
         return Err(Error::invalid(format!("storages cannot be aligned to {align} bytes"))
             .hint("choose a power of two up to 32768; torch's own is 64"));
     }
-    let mut file = OutputFile::default();
-    let mut written = Vec::new();
+    // Each is a segment, and so is what stands between two.
+    let mut file = OutputFile::with_capacity(count.saturating_mul(2));
+    let mut written = Vec::with_capacity(count);
     for member in members {
         let member = member?;
         let name = format!("{root}/{}", member.name).into_bytes();
@@ -213,7 +209,7 @@ fn short(len: usize) -> Result<u16> {
 mod tests {
     use std::path::PathBuf;
 
-    use ckptkit_core::{CopyOptions, Existing, Layout, Limits};
+    use ckptkit_core::{CopyOptions, Existing, Layout, Limits, Section};
 
     use super::*;
     use crate::zip::Archive;
@@ -271,7 +267,7 @@ mod tests {
                     let crc = m.crc().or(Some(0)).filter(|_| known || m.crc().is_none());
                     Ok(NewMember { name: m.name().to_owned(), body, crc })
                 });
-                let file = layout(archive.root(), members, align).unwrap();
+                let file = layout(archive.root(), members, archive.len(), align).unwrap();
                 let to = dir.path().join("out");
                 Layout::file(file).write(&to, Existing::Replace, &CopyOptions::default()).unwrap();
                 if std::fs::read(&to).unwrap() == std::fs::read(&path).unwrap() {
@@ -313,7 +309,7 @@ mod tests {
                 _ => panic!("{line}"),
             }
         }
-        let file = layout(root, members, align.parse().unwrap()).unwrap();
+        let file = layout(root, members, 0, align.parse().unwrap()).unwrap();
         let literals: Vec<(u64, Vec<u8>)> = file
             .segments()
             .iter()

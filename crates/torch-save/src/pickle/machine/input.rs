@@ -1,140 +1,215 @@
-//! Reading from the pickle's bytes: every length is checked before anything is taken.
+//! The bytes of a pickle, of which a window is held at a time: a large one is mostly opcodes, which
+//! nobody asks for again.
 
-use ckptkit_core::{Error, Result};
+use ckptkit_core::{Error, Result, Section};
 
-use super::super::graph::{Repr, Span};
-use super::super::{bigint, text};
-use super::{Machine, narrow};
+/// The first reads are short, since many pickles are.
+const FIRST: u64 = 4 << 10;
+/// The longest read; a longer text is read into its place at once.
+const LONGEST: u64 = 256 << 10;
 
-impl Machine<'_> {
+pub(crate) struct Input<'a> {
+    window: Vec<u8>,
+    /// The next byte in the window.
+    at: usize,
+    /// Where the window starts in the pickle.
+    base: u64,
+    /// Where the bytes behind the window are, by their offsets in the pickle.
+    section: Option<&'a Section>,
+    /// The length of the pickle and of what follows it.
+    len: u64,
+    /// The most bytes that a pickle may have.
+    most: u64,
+    next_read: u64,
+    longest_read: u64,
+}
+
+impl<'a> Input<'a> {
+    /// Bytes that are at hand.
+    pub(crate) fn bytes(bytes: Vec<u8>, most: u64) -> Self {
+        let len = bytes.len() as u64;
+        Self {
+            window: bytes,
+            at: 0,
+            base: 0,
+            section: None,
+            len,
+            most,
+            next_read: 0,
+            longest_read: 0,
+        }
+    }
+
+    /// Bytes that are read as they are needed.
+    pub(crate) fn of(section: &'a Section, most: u64) -> Self {
+        Self {
+            window: Vec::new(),
+            at: 0,
+            base: 0,
+            section: Some(section),
+            len: section.len(),
+            most,
+            next_read: FIRST,
+            longest_read: LONGEST,
+        }
+    }
+
+    /// As [`Input::of`], by reads of so many bytes.
+    #[cfg(test)]
+    pub(in super::super) fn by(section: &'a Section, most: u64, bytes: u64) -> Self {
+        Self { next_read: bytes, longest_read: bytes, ..Self::of(section, most) }
+    }
+
+    /// The length of the pickle and of what follows it.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The offset of the next byte.
     #[inline]
+    pub(super) fn position(&self) -> u64 {
+        self.base + self.at as u64
+    }
+
+    #[inline(always)]
     pub(super) fn byte(&mut self) -> Result<u8> {
-        match self.graph.heap.get(self.at) {
-            Some(&byte) if self.at < self.end => {
+        match self.window.get(self.at) {
+            Some(&byte) => {
                 self.at += 1;
                 Ok(byte)
             }
-            _ => Err(self.truncated(1)),
+            None => self.take_next().map(|[byte]| byte),
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let bytes =
-            self.graph.heap[..self.end].get(self.at..self.at + N).and_then(|b| b.try_into().ok());
-        let bytes = bytes.ok_or_else(|| self.truncated(N as u64))?;
-        self.at += N;
+        match self.window.get(self.at..).and_then(|held| held.first_chunk()) {
+            Some(&bytes) => {
+                self.at += N;
+                Ok(bytes)
+            }
+            None => self.take_next(),
+        }
+    }
+
+    /// What the window does not hold.
+    #[cold]
+    fn take_next<const N: usize>(&mut self) -> Result<[u8; N]> {
+        self.fill(N as u64)?;
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.window[..N]);
+        self.at = N;
         Ok(bytes)
     }
 
+    /// Refuses a length that reaches behind the end.
+    pub(super) fn check(&self, wanted: u64) -> Result<()> {
+        let left = self.len - self.position();
+        if wanted > left {
+            return Err(truncated(wanted, left));
+        }
+        if self.position() + wanted > self.most {
+            return Err(Error::limit(format!(
+                "the pickle has more than {} bytes, which is the limit",
+                self.most
+            )));
+        }
+        Ok(())
+    }
+
+    /// Moves the next `len` bytes to the end of `to`.
     #[inline]
-    pub(super) fn span(&mut self, len: u64) -> Result<Span> {
-        if len > (self.end - self.at) as u64 {
-            return Err(self.truncated(len));
+    pub(super) fn append_to(&mut self, to: &mut Vec<u8>, len: u64) -> Result<()> {
+        let held = &self.window[self.at..];
+        match usize::try_from(len).ok().and_then(|len| held.get(..len)) {
+            Some(bytes) => {
+                to.extend_from_slice(bytes);
+                self.at += bytes.len();
+                Ok(())
+            }
+            None => self.read_to(to, len),
         }
-        let span = Span { start: narrow(self.at), len: narrow(usize::try_from(len).unwrap_or(0)) };
-        self.at += span.len as usize;
-        Ok(span)
-    }
-
-    pub(super) fn sized<const N: usize>(&mut self, make: fn(Span) -> Repr) -> Result<Repr> {
-        let mut len = [0; 8];
-        len[..N].copy_from_slice(&self.take::<N>()?);
-        let span = self.span(u64::from_le_bytes(len))?;
-        Ok(make(span))
-    }
-
-    #[inline]
-    pub(super) fn text(&mut self, len: u64) -> Result<Span> {
-        let span = self.span(len)?;
-        if text::is_wtf8(self.graph.slice(span)) { Ok(span) } else { Err(not_text()) }
-    }
-
-    pub(super) fn line(&mut self) -> Result<Span> {
-        let rest = &self.graph.heap[self.at..self.end];
-        let len = rest
-            .iter()
-            .position(|&b| b == b'\n')
-            .ok_or_else(|| self.truncated(rest.len() as u64 + 1))?;
-        let span = self.span(len as u64)?;
-        self.at += 1;
-        Ok(match self.graph.slice(span) {
-            [.., b'\r'] => Span { len: span.len - 1, ..span },
-            _ => span,
-        })
-    }
-
-    pub(super) fn decode(
-        &mut self,
-        line: Span,
-        decode: fn(&[u8], &mut Vec<u8>) -> Option<()>,
-        what: &str,
-    ) -> Result<Span> {
-        let mut out = Vec::new();
-        decode(self.graph.slice(line), &mut out)
-            .ok_or_else(|| Error::malformed(format!("{what} is not well-formed")))?;
-        self.append(&out)
-    }
-
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<Span> {
-        if bytes.is_empty() {
-            // Not where the heap ends: that may be cut off when the pickle is done.
-            return Ok(Span { start: 0, len: 0 });
-        }
-        let start = self.graph.heap.len();
-        if u32::try_from(start + bytes.len()).is_err() {
-            return Err(Error::limit("decoded text does not fit"));
-        }
-        self.graph.heap.extend_from_slice(bytes);
-        Ok(Span { start: narrow(start), len: narrow(bytes.len()) })
-    }
-
-    /// Python 2's `str`: text where it is UTF-8, bytes elsewhere.
-    pub(super) fn python2_string(&self, span: Span) -> Repr {
-        if std::str::from_utf8(self.graph.slice(span)).is_ok() {
-            Repr::Str(span)
-        } else {
-            Repr::Bytes(span)
-        }
-    }
-
-    pub(super) fn long(&mut self, len: u64) -> Result<Repr> {
-        let mut span = self.span(len)?;
-        span.len = narrow(bigint::significant(self.graph.slice(span)));
-        Ok(bigint::to_i64(self.graph.slice(span)).map_or(Repr::BigInt(span), Repr::int))
-    }
-
-    pub(super) fn number_text(&mut self, opcode: u8) -> Result<Repr> {
-        let line = self.line()?;
-        let text = std::str::from_utf8(self.graph.slice(line)).unwrap_or("").trim().to_owned();
-        let bad = || Error::malformed(format!("{text:?} is no number"));
-        match (opcode, text.as_str()) {
-            (b'I', "00") => return Ok(Repr::Bool(false)),
-            (b'I', "01") => return Ok(Repr::Bool(true)),
-            (b'F', t) => return t.parse().map(Repr::float).map_err(|_| bad()),
-            _ => {}
-        }
-        let digits = text.strip_suffix('L').unwrap_or(&text);
-        if let Ok(i) = digits.parse() {
-            return Ok(Repr::int(i));
-        }
-        let bytes = bigint::from_decimal(digits).ok_or_else(bad)?;
-        let span = self.append(&bytes)?;
-        Ok(bigint::to_i64(&bytes).map_or(Repr::BigInt(span), Repr::int))
     }
 
     #[cold]
-    pub(super) fn truncated(&self, wanted: u64) -> Error {
-        self.needs.set(Some((self.at as u64).saturating_add(wanted)));
-        let left = self.end - self.at;
-        Error::malformed(format!(
-            "the pickle ends early: {wanted} bytes are wanted, {left} are left"
-        ))
-        .hint("the file is cut short or damaged: copy it again")
+    fn read_to(&mut self, to: &mut Vec<u8>, len: u64) -> Result<()> {
+        if len <= self.longest_read || self.section.is_none() {
+            self.fill(len)?;
+            return self.append_to(to, len);
+        }
+        self.check(len)?;
+        let end = self.position() + len;
+        let held = &self.window[self.at..];
+        to.extend_from_slice(held);
+        let start = to.len();
+        let missing = usize::try_from(len).unwrap_or(usize::MAX) - held.len();
+        to.resize(start + missing, 0);
+        if let Some(section) = self.section {
+            section.read_at(end - missing as u64, &mut to[start..])?;
+        }
+        (self.base, self.at) = (end, 0);
+        self.window.clear();
+        Ok(())
+    }
+
+    /// The next `len` bytes, where the window holds them.
+    #[inline]
+    pub(super) fn held(&self, len: u64) -> Option<&[u8]> {
+        self.window[self.at..].get(..usize::try_from(len).ok()?)
+    }
+
+    /// Passes bytes that are held.
+    #[inline]
+    pub(super) fn pass(&mut self, len: usize) {
+        self.at += len;
+    }
+
+    /// The next two lines, where the window holds them, without their line feeds, and the length of
+    /// both with them.
+    pub(super) fn held_lines(&self) -> Option<([&[u8]; 2], usize)> {
+        let held = &self.window[self.at..];
+        let first = held.iter().position(|&b| b == b'\n')?;
+        let rest = &held[first + 1..];
+        let second = rest.iter().position(|&b| b == b'\n')?;
+        Some(([&held[..first], &rest[..second]], first + second + 2))
+    }
+
+    /// Moves the bytes before the next line feed to the end of `to`, and passes it.
+    pub(super) fn line_to(&mut self, to: &mut Vec<u8>) -> Result<()> {
+        let mut seen = 0;
+        loop {
+            let held = &self.window[self.at..];
+            if let Some(more) = held[seen..].iter().position(|&b| b == b'\n') {
+                to.extend_from_slice(&held[..seen + more]);
+                self.at += seen + more + 1;
+                return Ok(());
+            }
+            seen = held.len();
+            self.fill(seen as u64 + 1)?;
+        }
+    }
+
+    /// Reads on until the window holds the next `wanted` bytes.
+    #[cold]
+    fn fill(&mut self, wanted: u64) -> Result<()> {
+        self.check(wanted)?;
+        self.window.drain(..self.at);
+        (self.base, self.at) = (self.base + self.at as u64, 0);
+        let held = self.window.len();
+        let from = self.base + held as u64;
+        let more = (self.next_read).max(wanted - held as u64).min(self.len.min(self.most) - from);
+        self.next_read = (self.next_read * 4).min(self.longest_read);
+        if let Some(section) = self.section {
+            self.window.resize(held + usize::try_from(more).unwrap_or(usize::MAX), 0);
+            section.read_at(from, &mut self.window[held..])?;
+        }
+        Ok(())
     }
 }
 
 #[cold]
-fn not_text() -> Error {
-    Error::malformed("text is not UTF-8")
+fn truncated(wanted: u64, left: u64) -> Error {
+    Error::malformed(format!("the pickle ends early: {wanted} bytes are wanted, {left} are left"))
+        .hint("the file is cut short or damaged: copy it again")
 }
