@@ -231,7 +231,7 @@ fn open_zip(section: &Section, limits: &Limits) -> Result<Opened> {
             Error::malformed(format!("the archive has no member {name}"))
                 .hint("it is a zip archive, but no checkpoint that torch.save wrote")
         })?;
-        let section = member.section().within(|| format!("member {name}"))?;
+        let section = member.section()?;
         let graph = Graph::read(&section, limits).within(|| format!("member {name}"))?;
         let end = graph.consumed() as u64;
         if end < section.len() {
