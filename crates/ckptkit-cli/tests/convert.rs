@@ -183,7 +183,11 @@ fn a_missing_folder_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let to = text(&dir.path().join("no/such/out.safetensors"));
     let line = refused(&["convert", &fixture("torch/tied.pt"), &to]);
+    assert!(line.starts_with(&format!("error: {to}: cannot create the output")), "{line}");
     assert!(line.contains("create the directory"), "{line}");
+    let to = text(&dir.path().join("no/such/ranks"));
+    let line = refused(&["convert", &fixture("torch/tied.pt"), &to, "--to", "distcp"]);
+    assert!(line.starts_with(&format!("error: {to}: cannot create the output")), "{line}");
     assert!(names(dir.path()).is_empty());
 }
 

@@ -79,7 +79,7 @@ impl Output {
         let temporary =
             destination.with_file_name(format!(".{name}.{}-{id}.ckptkit-tmp", std::process::id()));
         if directory {
-            fs::create_dir(&temporary).map_err(|e| cannot_create(&temporary, e))?;
+            fs::create_dir(&temporary).map_err(|e| cannot_create(&destination, e))?;
         }
         Ok(Self { destination, temporary, directory, done: false })
     }
@@ -90,15 +90,16 @@ impl Output {
     /// [`Io`](crate::ErrorKind::Io), also when the name is taken already.
     pub fn create(&self, entry: Option<&EntryPath>) -> Result<File> {
         let path = self.path_of(entry);
+        let cannot = |e| cannot_create(&self.place_of(entry), e);
         if let (Some(_), Some(parent)) = (entry, path.parent()) {
-            fs::create_dir_all(parent).map_err(|e| cannot_create(parent, e))?;
+            fs::create_dir_all(parent).map_err(cannot)?;
         }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
             .open(&path)
-            .map_err(|e| cannot_create(&path, e))?;
+            .map_err(cannot)?;
         if !self.directory {
             if let Ok(old) = fs::metadata(&self.destination) {
                 // A replaced file keeps its mode; failing to is no reason to lose the output.
@@ -112,6 +113,11 @@ impl Output {
     #[must_use]
     pub fn path_of(&self, entry: Option<&EntryPath>) -> PathBuf {
         entry.map_or_else(|| self.temporary.clone(), |e| e.below(&self.temporary))
+    }
+
+    /// Where it will stand: what errors speak of, since nobody knows the other place.
+    pub(crate) fn place_of(&self, entry: Option<&EntryPath>) -> PathBuf {
+        entry.map_or_else(|| self.destination.clone(), |e| e.below(&self.destination))
     }
 
     /// The folder that the output is made in, or the one that it is.

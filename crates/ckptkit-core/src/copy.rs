@@ -95,8 +95,9 @@ fn run(
     let mut targets = Vec::with_capacity(layout.files.len());
     for (path, file) in &layout.files {
         let target = output.create(path.as_ref())?;
-        let path = output.path_of(path.as_ref());
-        targets.push(Target::new(target, &path, file, direct, sharing)?);
+        let at = output.path_of(path.as_ref());
+        let target = Target::new(target, &at, file, direct, sharing);
+        targets.push(target.map_err(|e| e.in_file(output.place_of(path.as_ref())))?);
     }
     let engine = Engine::new(&targets, options);
     engine.run().map_err(|e| match e.kind() {

@@ -40,9 +40,8 @@ impl<'a> Target<'a> {
         direct: bool,
         sharing: Option<Sharing>,
     ) -> Result<Self> {
-        file.set_len(output.len()).map_err(|e| {
-            Error::io(format_args!("make room for {} bytes", output.len()), e).in_file(path)
-        })?;
+        let len = output.len();
+        file.set_len(len).map_err(|e| Error::io(format_args!("make room for {len} bytes"), e))?;
         let direct = direct && sharing.is_none() && output.len() >= DIRECT_BLOCK as u64;
         Ok(Self {
             output,
