@@ -17,7 +17,7 @@ const NAMED: usize = 16;
 /// The tensors that are wanted; the others go into the report.
 pub(super) fn choose(job: &mut Job<'_>, weights: &Weights) -> Result<Vec<Chosen>> {
     let (wish, checkpoint) = (job.wish, job.checkpoint);
-    let mut chosen = Vec::new();
+    let mut chosen = Vec::with_capacity(weights.tensors.len());
     let mut refused: Vec<(&str, Error)> = Vec::new();
     let mut origin: HashMap<String, &str> = HashMap::new();
     let filled = checkpoint.filled();

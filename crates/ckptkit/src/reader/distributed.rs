@@ -32,7 +32,7 @@ pub(super) fn open(path: &Path, options: &OpenOptions) -> Result<Opened> {
         .limits(options.limits.clone())
         .allow_partial(options.allow_partial)
         .open(path)?;
-    let mut entries = Vec::new();
+    let mut entries = Vec::with_capacity(checkpoint.infos().size_hint().0);
     let mut failures = checkpoint.failures().to_vec();
     let listed = checkpoint.infos().zip(checkpoint.tensors()).zip(checkpoint.paths());
     for ((info, tensor), path) in listed {

@@ -45,7 +45,8 @@ enum Crc {
 }
 
 struct Written {
-    name: Vec<u8>,
+    /// Where its name ends among those of all members.
+    name_end: usize,
     size: u64,
     header: u64,
     crc: Crc,
@@ -66,11 +67,14 @@ pub(crate) fn layout(
     // Each is a segment, and so is what stands between two.
     let mut file = OutputFile::with_capacity(count.saturating_mul(2));
     let mut written = Vec::with_capacity(count);
+    let mut names = String::new();
     for member in members {
         let member = member?;
-        let name = format!("{root}/{}", member.name).into_bytes();
+        let start = names.len();
+        names.extend([root, "/", &member.name]);
+        let name = &names.as_bytes()[start..];
         let (header, size) = (file.len(), member.body.len());
-        file.push(Segment::Literal(local_header(&name, size, header, align)?))?;
+        file.push(Segment::Literal(local_header(name, size, header, align)?))?;
         let start = file.len();
         file.append(member.body)?;
         let crc = match member.crc {
@@ -87,11 +91,13 @@ pub(crate) fn layout(
             };
             file.push(Segment::Literal(sizes))?;
         }
-        written.push(Written { name, size, header, crc });
+        written.push(Written { name_end: names.len(), size, header, crc });
     }
     let directory = file.len();
+    let mut start = 0;
     for member in &written {
-        let [before, after] = central_header(member)?;
+        let [before, after] = central_header(&names.as_bytes()[start..member.name_end], member)?;
+        start = member.name_end;
         file.push(Segment::Literal(before))?;
         push_crc(&mut file, &member.crc)?;
         file.push(Segment::Literal(after))?;
@@ -146,7 +152,7 @@ fn local_header(name: &[u8], size: u64, header: u64, align: u64) -> Result<Vec<u
 }
 
 /// What stands before the checksum in the directory, and what after it.
-fn central_header(member: &Written) -> Result<[Vec<u8>; 2]> {
+fn central_header(name: &[u8], member: &Written) -> Result<[Vec<u8>; 2]> {
     let mut zip64 = Vec::new();
     if is_large(member.size, member.header) {
         let mut fields = Vec::new();
@@ -163,12 +169,12 @@ fn central_header(member: &Written) -> Result<[Vec<u8>; 2]> {
     before.extend_from_slice(&flags.to_le_bytes());
     before.extend_from_slice(&[0; 6]);
     let mut after = [low(member.size).to_le_bytes(); 2].concat();
-    after.extend_from_slice(&short(member.name.len())?.to_le_bytes());
+    after.extend_from_slice(&short(name.len())?.to_le_bytes());
     after.extend_from_slice(&short(zip64.len())?.to_le_bytes());
     // Comment, disk, attributes.
     after.extend_from_slice(&[0; 10]);
     after.extend_from_slice(&low(member.header).to_le_bytes());
-    after.extend_from_slice(&member.name);
+    after.extend_from_slice(name);
     after.extend_from_slice(&zip64);
     Ok([before, after])
 }
