@@ -59,6 +59,13 @@ fn real_pickles_are_the_same_in_every_window() {
 }
 
 #[test]
+fn a_length_beyond_all_bounds() {
+    // A text, then one whose length does not fit behind it.
+    let said = refused(b"\x80\x04\x8c\x01a\x8d\xff\xff\xff\xff\xff\xff\xff\xff");
+    assert!(said.contains("18446744073709551615 bytes are wanted, 0 are left"), "{said}");
+}
+
+#[test]
 fn what_is_longer_than_a_pickle_may_be_is_refused() {
     let pickle = b"\x80\x02X\x05\0\0\0epoch.";
     let limit = |bytes| {

@@ -12,7 +12,7 @@ impl Machine<'_, '_> {
     pub(super) fn span(&mut self, len: u64) -> Result<Span> {
         let heap = &mut self.graph.heap;
         let start = heap.len();
-        if start as u64 + len > u64::from(u32::MAX) {
+        if (start as u64).saturating_add(len) > u64::from(u32::MAX) {
             self.input.check(len)?;
             return Err(too_much());
         }
