@@ -310,9 +310,10 @@ impl TorchFile {
     /// # }
     /// ```
     pub fn pickle(&self) -> Result<Option<Vec<u8>>> {
-        let member = self.opened().archive().and_then(|archive| archive.get("data.pkl"));
-        let read = |member: crate::zip::Member<'_>| member.section()?.read(u64::MAX);
-        member.map(read).transpose().in_file(self.section().name())
+        let opened = self.opened();
+        let in_archive = opened.archive().is_some() && !opened.pickle.is_empty();
+        let read = || opened.pickle.read(u64::MAX);
+        in_archive.then(read).transpose().in_file(self.section().name())
     }
 
     /// Checks every recorded CRC-32 by reading the whole file; members without one are counted.

@@ -91,6 +91,8 @@ fn every_object_comes_out_as_it_went_in() {
                 (copy, file) => assert_eq!(copy.is_err(), file.is_err()),
             }
         }
+        let last = edit(&file).into_layout(&WriteOptions::default()).unwrap();
+        assert!(bytes(last) == written, "{} for the last time", path.display());
         assert!(laid_out(&edit(&file)) == written, "{} twice", path.display());
         // What earlier protocols spell with calls is a call once it was read again.
         let again = laid_out(&edit(&copy));
@@ -109,6 +111,8 @@ fn what_was_not_changed_keeps_its_pickle() {
         };
         let written = laid_out(&file.edit().unwrap());
         assert!(pickle(&written) == pickle(&std::fs::read(&path).unwrap()), "{name}");
+        let last = file.edit().unwrap().into_layout(&WriteOptions::default()).unwrap();
+        assert!(bytes(last) == written, "{name}");
     }
 }
 

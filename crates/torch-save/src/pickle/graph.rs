@@ -286,8 +286,7 @@ impl Graph {
     /// [`LimitExceeded`](ckptkit_core::ErrorKind::LimitExceeded) for a section longer than a pickle
     /// may be.
     pub fn read(section: &Section, limits: &Limits) -> Result<Self> {
-        check_length(section.len(), limits)?;
-        machine::run(Input::of(section, limits.pickle_bytes), section.len(), limits, false)
+        Self::read_whole(section, limits, false)
     }
 
     /// As [`Graph::read`], of a pickle that may be a small part of its section.
@@ -303,8 +302,12 @@ impl Graph {
     /// As [`Graph::read`]; [`Malformed`](ckptkit_core::ErrorKind::Malformed) also where a tuple, an
     /// integer or one of these constants is changed after it was made, which Python refuses.
     pub fn read_compact(section: &Section, limits: &Limits) -> Result<Self> {
+        Self::read_whole(section, limits, true)
+    }
+
+    fn read_whole(section: &Section, limits: &Limits, shared: bool) -> Result<Self> {
         check_length(section.len(), limits)?;
-        machine::run(Input::of(section, limits.pickle_bytes), section.len(), limits, true)
+        machine::run(Input::of(section, limits.pickle_bytes), section.len(), limits, shared)
     }
 
     /// The object that was pickled.
